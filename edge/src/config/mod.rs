@@ -1,0 +1,378 @@
+//! The configuration as the node uses it: every default filled in, every name resolved, every limit a number.
+//!
+//! What a file may say is in `file`, and how it becomes this is in `resolve`. Nothing here reads a file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The cache's name in Cache-Status and Via.
+    pub name: String,
+    /// Data-plane threads.
+    pub workers: usize,
+    /// Where clients come in.
+    pub listen: Listen,
+    /// The operator's side.
+    pub admin: Admin,
+    /// Certificates from files, in the order of the file.
+    pub certificates: Vec<CertificateFiles>,
+    /// How much may be kept.
+    pub cache: Cache,
+    /// Every origin, by name, in the order of the file.
+    pub origins: Vec<Origin>,
+    /// Every site, in the order of the file.
+    pub sites: Vec<Site>,
+    /// The limits towards clients.
+    pub limits: Limits,
+    /// Where logs go.
+    pub log: Log,
+    /// How a drain goes.
+    pub drain: Drain,
+}
+
+/// The sockets that clients reach.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listen {
+    /// TLS.
+    pub https: Vec<SocketAddr>,
+    /// Redirects to https, and answers the readiness path.
+    pub http: Vec<SocketAddr>,
+    /// The whole site without TLS.
+    pub plain: Vec<SocketAddr>,
+    /// The port that redirects name; the port of the first https address unless set.
+    pub https_port: u16,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// TCP or a Unix socket; `None` switches it off.
+    pub listen: Option<AdminListen>,
+    /// Who may do what.
+    pub tokens: Vec<Token>,
+    /// Whether livez, readyz and metrics ask for a token too.
+    pub protect_health: bool,
+    /// Purge requests per second and token; more are answered 429.
+    pub purges_per_second: u32,
+}
+
+/// The address of the admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket's path.
+    Unix(PathBuf),
+}
+
+/// A bearer token: only its SHA-256 is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The name that audit lines show.
+    pub name: String,
+    /// SHA-256 of the token.
+    pub sha256: [u8; 32],
+    /// What it allows.
+    pub scopes: Vec<Scope>,
+}
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    Admin,
+    /// Purge.
+    Purge,
+    /// Status, inspection, metrics.
+    Read,
+}
+
+/// One certificate chain and its key, as PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub chain: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// How much may be kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cache {
+    /// Bytes for stored responses and bodies in flight together.
+    pub memory_bytes: u64,
+    /// The largest body that is kept in memory; larger ones stream past.
+    pub object_bytes_max: u64,
+    /// CPU-seconds per second (0.0 to 1.0) that the background may spend on better codings.
+    pub recode_budget: f64,
+}
+
+/// An origin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Origin {
+    /// The name that sites use.
+    pub name: String,
+    /// What it is.
+    pub kind: OriginKind,
+}
+
+/// The kinds of origin.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OriginKind {
+    /// One or more buckets, in order of preference.
+    S3(S3Origin),
+}
+
+/// Buckets with the same content, in order of preference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct S3Origin {
+    /// Where credentials come from.
+    pub credentials: Credentials,
+    /// The buckets, first choice first. Never empty.
+    pub buckets: Vec<Bucket>,
+    /// Deadlines and retries.
+    pub timeouts: OriginTimeouts,
+}
+
+/// Where S3 credentials come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// Requests are not signed.
+    Anonymous,
+    /// The standard chain: AWS_* variables, profile, web identity, ECS, IMDSv2.
+    Environment,
+    /// Fixed keys, the secret read from a file: for the demo, for tests, and for S3-compatible stores.
+    Static {
+        /// The access key's id.
+        access_key_id: String,
+        /// The secret key.
+        secret_access_key: Secret,
+    },
+}
+
+/// A text that never shows in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// One bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// The bucket's name; with the region it is the bucket's id.
+    pub name: String,
+    /// The region.
+    pub region: String,
+    /// Put before every key; empty, or ends with a slash.
+    pub prefix: String,
+    /// An S3-compatible endpoint instead of AWS.
+    pub endpoint: Option<String>,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
+    pub path_style: bool,
+    /// A key that always exists, by which a 403 for a missing key is told from bad credentials.
+    pub canary: Option<String>,
+}
+
+/// How long an origin may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginTimeouts {
+    /// TCP and TLS to the origin.
+    pub connect: Duration,
+    /// Between bytes of an answer.
+    pub read: Duration,
+    /// One attempt, up to the answer's head.
+    pub attempt: Duration,
+    /// All attempts, up to the answer's head.
+    pub operation: Duration,
+    /// Attempts in all.
+    pub attempts: u32,
+    /// How long an unused connection is kept.
+    pub pool_idle: Duration,
+}
+
+impl Default for OriginTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            read: Duration::from_secs(2),
+            attempt: Duration::from_secs(4),
+            operation: Duration::from_secs(8),
+            attempts: 3,
+            pool_idle: Duration::from_secs(20),
+        }
+    }
+}
+
+/// One site: the names it answers to and how it behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// Names, lowercase; `*.example.com` matches one label. The first is the site's own name in keys.
+    pub hosts: Vec<String>,
+    /// The origin's name.
+    pub origin: String,
+    /// The set of fields that responses carry.
+    pub preset: Preset,
+    /// RFC 9111 without our defaults.
+    pub strict: bool,
+    /// How the query takes part in the key.
+    pub query: Query,
+    /// The lifetimes of the site, used where no rule says otherwise.
+    pub lifetimes: Lifetimes,
+    /// Rules by path; the first match wins.
+    pub rules: Vec<Rule>,
+    /// `Strict-Transport-Security: max-age=`, in seconds; `None` sends none.
+    pub hsts: Option<Duration>,
+    /// Shown for a path that ends with a slash, such as `index.html`.
+    pub index: Option<String>,
+    /// Whether `X-Cache` is sent beside Cache-Status.
+    pub x_cache: bool,
+    /// Whether the `PURGE` method is answered on the public port, for holders of a purge token.
+    pub purge_method: bool,
+}
+
+/// A set of fields that responses of a site carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// For scripts that other people's pages load.
+    Embed,
+    /// Nothing but what the origin says.
+    Plain,
+}
+
+/// How the query takes part in the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Not at all: `?x` is the same as without.
+    Ignore,
+    /// As it came.
+    Keep,
+    /// With its parameters in order of name.
+    Sort,
+    /// Only these parameters, in order of name.
+    Allow(Vec<String>),
+}
+
+/// How long responses stay fresh, and how long they may be served stale.
+///
+/// A `None` leaves the matter to the response's own fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// The freshness lifetime, whatever the response says.
+    pub ttl: Option<Duration>,
+    /// The freshness lifetime for a response that says nothing.
+    pub ttl_default: Option<Duration>,
+    /// At least this.
+    pub ttl_min: Option<Duration>,
+    /// At most this.
+    pub ttl_max: Option<Duration>,
+    /// How long a 404 or 410 without a lifetime of its own is kept.
+    pub ttl_negative: Duration,
+    /// RFC 5861 section 3.
+    pub stale_while_revalidate: Option<Duration>,
+    /// RFC 5861 section 4.
+    pub stale_if_error: Option<Duration>,
+}
+
+/// What differs below one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// An exact path, or a prefix that ends with `*`.
+    pub path: String,
+    /// The lifetimes: the site's, with what the rule sets.
+    pub lifetimes: Lifetimes,
+    /// Fields set on every response, after the preset.
+    pub fields: Vec<(http::HeaderName, http::HeaderValue)>,
+}
+
+/// The limits towards clients; each has its answer where it is enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections per client address (IPv4 address, IPv6 /64).
+    pub connections_per_address: usize,
+    /// Bytes of a request's header block.
+    pub header_bytes: usize,
+    /// Fields in a request's header block.
+    pub header_count: usize,
+    /// Bytes of a request target.
+    pub uri_bytes: usize,
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From a request's first byte to the end of its header block.
+    pub header: Duration,
+    /// A connection without a request.
+    pub idle: Duration,
+    /// A response of which the client takes nothing.
+    pub write_stall: Duration,
+    /// HTTP/2 streams at once.
+    pub h2_streams: u32,
+    /// HTTP/2 streams reset before they were answered, at once.
+    pub h2_resets: usize,
+    /// Bytes received without any request coming of them, before the connection is closed.
+    pub unproductive_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            connections_per_address: 1_000,
+            header_bytes: 16 * 1024,
+            header_count: 100,
+            uri_bytes: 8 * 1024,
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            write_stall: Duration::from_secs(30),
+            h2_streams: 128,
+            h2_resets: 64,
+            unproductive_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// Where logs go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The access log; `None` writes none.
+    pub access: Option<AccessLog>,
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A file, or `None` for standard output.
+    pub path: Option<PathBuf>,
+    /// The share of exchanges that are written, 0.0 to 1.0. Errors (5xx) are always written.
+    pub sample: f64,
+    /// Whether the last octet (IPv4) or the last 80 bits (IPv6) of client addresses are zeroed.
+    pub truncate_address: bool,
+}
+
+/// How an access log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The combined format that every log tool reads.
+    Combined,
+    /// One JSON value a line.
+    Json,
+}
+
+/// How a drain goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Between readiness turning red and the sockets closing: at least 90 s behind DNS.
+    pub delay: Duration,
+    /// From the sockets closing to the end of everything.
+    pub deadline: Duration,
+}
