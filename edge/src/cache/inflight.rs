@@ -1,0 +1,302 @@
+//! A body that is still arriving: one writer, many readers, each at its own place.
+//!
+//! While the body fits its allowance every chunk is kept, so that a reader may join at any time, a slow reader slows
+//! nobody, and the whole can be stored at the end. A body that outgrows the allowance becomes a *stream past*: chunks
+//! are dropped once every reader has them, nobody can join any more, and the writer waits for the slowest reader.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+
+use super::store::Reservation;
+
+/// How far ahead of its slowest reader a stream past may run, in bytes.
+const WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// Why a body ended before its end. Its text goes to the log only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The origin closed, stalled or lied about the length, and could not be resumed.
+    #[error("the origin's body ended early")]
+    Origin,
+    /// A coder failed.
+    #[error("the body could not be coded")]
+    Coding,
+    /// The writer was dropped: a task ended by a panic or by the drain's deadline.
+    #[error("the fetch was given up")]
+    Abandoned,
+}
+
+/// How the body stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    Whole,
+    Broken(Broken),
+}
+
+#[derive(Debug)]
+struct State {
+    chunks: VecDeque<Bytes>,
+    /// How many chunks were dropped from the front.
+    dropped: usize,
+    /// Bytes written so far.
+    written: u64,
+    end: End,
+    /// Bytes that may be kept; `None` once the body is a stream past.
+    allowance: Option<Reservation>,
+    /// Each reader's next chunk, by slot.
+    readers: Vec<Option<Place>>,
+    writer: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Place {
+    next: usize,
+    read: u64,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    length: Option<u64>,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writing end. Dropping it before [`Writer::finish`] breaks the body for all readers.
+#[derive(Debug)]
+pub struct Writer(Arc<Shared>);
+
+/// A handle by which readers join while the body is still kept whole.
+#[derive(Clone, Debug)]
+pub struct Joiner(Arc<Shared>);
+
+/// A reading end.
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    slot: usize,
+}
+
+/// Opens a body of `length` bytes, if that is known. `allowance` is what may be kept of it; `None` opens it as a
+/// stream past, which only the readers taken from the returned joiner before the first write can follow.
+pub fn open(length: Option<u64>, allowance: Option<Reservation>) -> (Writer, Joiner) {
+    let shared = Arc::new(Shared {
+        length,
+        state: Mutex::new(State {
+            chunks: VecDeque::new(),
+            dropped: 0,
+            written: 0,
+            end: End::Open,
+            allowance,
+            readers: Vec::new(),
+            writer: None,
+        }),
+    });
+    (Writer(Arc::clone(&shared)), Joiner(shared))
+}
+
+impl Writer {
+    /// Appends `chunk`; waits while a stream past is a window ahead of its slowest reader.
+    /// Returns `false` when nobody will ever read it: not kept, and no reader left.
+    pub async fn write(&mut self, chunk: Bytes) -> bool {
+        if chunk.is_empty() {
+            return true;
+        }
+        let mut chunk = Some(chunk);
+        std::future::poll_fn(|cx| {
+            let mut state = self.0.lock();
+            if !state.has_room() {
+                state.writer = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if let Some(chunk) = chunk.take() {
+                state.push(chunk);
+            }
+            Poll::Ready(state.is_wanted())
+        })
+        .await
+    }
+
+    /// Ends the body whole. Gives back all of it when it was kept, with the reservation that holds its bytes.
+    pub fn finish(self) -> Option<(Bytes, Reservation)> {
+        let mut state = self.0.lock();
+        if self.0.length.is_some_and(|length| length != state.written) {
+            state.close(End::Broken(Broken::Origin));
+            return None;
+        }
+        state.close(End::Whole);
+        let reservation = state.allowance.take()?;
+        let whole = match state.chunks.len() {
+            0 => Bytes::new(),
+            1 => state.chunks.front().cloned().unwrap_or_default(),
+            _ => {
+                let mut whole = BytesMut::with_capacity(usize::try_from(state.written).unwrap_or(0));
+                state.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+                whole.freeze()
+            }
+        };
+        Some((whole, reservation))
+    }
+
+    /// Ends the body broken: every reader gets the error after what has arrived.
+    pub fn fail(self, why: Broken) {
+        self.0.lock().close(End::Broken(why));
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.0.lock().written
+    }
+
+    /// Whether the body is still kept whole.
+    pub fn is_kept(&self) -> bool {
+        self.0.lock().allowance.is_some()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if state.end == End::Open {
+            state.close(End::Broken(Broken::Abandoned));
+        }
+    }
+}
+
+impl Joiner {
+    /// A reader at the body's start; `None` when its start is gone.
+    pub fn join(&self) -> Option<Reader> {
+        let mut state = self.0.lock();
+        if state.dropped > 0 || (state.allowance.is_none() && state.written > 0 && state.end == End::Open) {
+            return None;
+        }
+        let place = Some(Place { next: 0, read: 0, waker: None });
+        let slot = match state.readers.iter().position(Option::is_none) {
+            Some(free) => {
+                if let Some(cell) = state.readers.get_mut(free) {
+                    *cell = place;
+                }
+                free
+            }
+            None => {
+                state.readers.push(place);
+                state.readers.len() - 1
+            }
+        };
+        Some(Reader { shared: Arc::clone(&self.0), slot })
+    }
+}
+
+impl Reader {
+    /// The body's length in bytes, when it was known from the start.
+    pub fn length(&self) -> Option<u64> {
+        self.shared.length
+    }
+
+    /// The next chunk; `None` at a clean end.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        self.shared.lock().poll_chunk(self.slot, cx)
+    }
+
+    /// The next chunk; `None` at a clean end.
+    pub async fn chunk(&mut self) -> Option<Result<Bytes, Broken>> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(cell) = state.readers.get_mut(self.slot) {
+            *cell = None;
+        }
+        state.forget_what_all_have();
+        state.wake_writer();
+    }
+}
+
+impl State {
+    fn poll_chunk(&mut self, slot: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let (dropped, end) = (self.dropped, self.end);
+        let Some(Some(place)) = self.readers.get_mut(slot) else {
+            return Poll::Ready(Some(Err(Broken::Abandoned)));
+        };
+        let next = place.next.checked_sub(dropped).and_then(|at| self.chunks.get(at)).cloned();
+        let Some(chunk) = next else {
+            return match end {
+                End::Open => {
+                    place.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                End::Whole => Poll::Ready(None),
+                End::Broken(why) => Poll::Ready(Some(Err(why))),
+            };
+        };
+        place.next += 1;
+        place.read += chunk.len() as u64;
+        if self.allowance.is_none() && end == End::Open {
+            self.forget_what_all_have();
+            self.wake_writer();
+        }
+        Poll::Ready(Some(Ok(chunk)))
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        self.written += chunk.len() as u64;
+        self.chunks.push_back(chunk);
+        let outgrown = self.allowance.as_mut().is_some_and(|allowance| !allowance.grow_to(self.written));
+        if outgrown {
+            self.allowance = None;
+        }
+        self.forget_what_all_have();
+        self.wake_readers();
+    }
+
+    fn close(&mut self, end: End) {
+        self.end = end;
+        self.wake_readers();
+    }
+
+    fn has_room(&self) -> bool {
+        if self.allowance.is_some() {
+            return true;
+        }
+        let slowest = self.readers.iter().flatten().map(|place| place.read).min().unwrap_or(self.written);
+        self.written.saturating_sub(slowest) < WINDOW_BYTES
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.allowance.is_some() || self.readers.iter().any(Option::is_some)
+    }
+
+    /// In a stream past, drops the chunks that every reader has.
+    fn forget_what_all_have(&mut self) {
+        if self.allowance.is_some() || self.end == End::Whole {
+            return;
+        }
+        let all = self.dropped + self.chunks.len();
+        let behind = self.readers.iter().flatten().map(|place| place.next).min().unwrap_or(all);
+        while self.dropped < behind && self.chunks.pop_front().is_some() {
+            self.dropped += 1;
+        }
+    }
+
+    fn wake_readers(&mut self) {
+        self.readers.iter_mut().flatten().filter_map(|place| place.waker.take()).for_each(Waker::wake);
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What an exchange is given and what it gives back: one shape for every version of HTTP.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::record::Record;
+use crate::cache::inflight::Reader;
+use crate::clock::Timestamp;
+
+/// A request that passed the one validator: framing, target, Host and `:authority` are known to be good.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// How the client reached us.
+    pub scheme: Scheme,
+    /// The host of the target URI (RFC 9110 7.1): lowercase, no port, no userinfo.
+    pub host: Box<str>,
+    /// Path and query as they came, still percent-encoded.
+    pub target: PathAndQuery,
+    /// The client's version of HTTP, for the log.
+    pub version: Version,
+    /// End-to-end fields: hop-by-hop ones, and those that `Connection` named, are gone.
+    pub headers: HeaderMap,
+    /// The client's address.
+    pub client: IpAddr,
+    /// When its header block had arrived.
+    pub received: Timestamp,
+}
+
+/// How the client reached us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// An answer, whole but for bodies that still arrive.
+#[derive(Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: StatusCode,
+    /// All fields but those of framing and `Date`, which the HTTP version adds.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// What is to be written down when the last byte has left.
+    pub record: Box<Record>,
+}
+
+/// The body of an answer.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// None.
+    #[default]
+    Empty,
+    /// All of it, in one piece.
+    Full(Bytes),
+    /// All of it, in pieces in order: multipart/byteranges.
+    Parts(std::collections::VecDeque<Bytes>),
+    /// Still arriving.
+    Inflight(Reader),
+}
+
+impl Body {
+    /// The exact length in bytes, when it is known already.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Full(bytes) => Some(bytes.len() as u64),
+            Self::Parts(parts) => Some(parts.iter().map(|part| part.len() as u64).sum()),
+            Self::Inflight(reader) => reader.length(),
+        }
+    }
+}
