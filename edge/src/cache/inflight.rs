@@ -44,6 +44,8 @@ struct State {
     dropped: usize,
     /// Bytes written so far.
     written: u64,
+    /// The chunks in one piece, once they have been asked for: readers go on with the chunks.
+    whole: Bytes,
     end: End,
     /// Bytes that may be kept; `None` once the body is a stream past.
     allowance: Option<Reservation>,
@@ -79,11 +81,15 @@ pub struct Writer(Arc<Shared>);
 #[derive(Clone, Debug)]
 pub struct Joiner(Arc<Shared>);
 
-/// A reading end.
+/// A reading end: of the whole body, or of a window of it.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
     slot: usize,
+    /// Bytes still to be passed over.
+    skip: u64,
+    /// Bytes still to be given, when it is a window.
+    left: Option<u64>,
 }
 
 /// Opens a body of `length` bytes, if that is known. `allowance` is what may be kept of it; `None` opens it as a
@@ -95,6 +101,7 @@ pub fn open(length: Option<u64>, allowance: Option<Reservation>) -> (Writer, Joi
             chunks: VecDeque::new(),
             dropped: 0,
             written: 0,
+            whole: Bytes::new(),
             end: End::Open,
             allowance,
             readers: Vec::new(),
@@ -126,25 +133,31 @@ impl Writer {
         .await
     }
 
-    /// Ends the body whole. Gives back all of it when it was kept, with the reservation that holds its bytes.
-    pub fn finish(self) -> Option<(Bytes, Reservation)> {
+    /// The whole body, before its end is announced, so that it can be stored before anybody sees it end.
+    /// `None` when it was not kept; an error when it is not as long as was announced.
+    pub fn whole(&self) -> Result<Option<Bytes>, Broken> {
         let mut state = self.0.lock();
         if self.0.length.is_some_and(|length| length != state.written) {
-            state.close(End::Broken(Broken::Origin));
-            return None;
+            return Err(Broken::Origin);
         }
-        state.close(End::Whole);
-        let reservation = state.allowance.take()?;
-        let whole = match state.chunks.len() {
-            0 => Bytes::new(),
-            1 => state.chunks.front().cloned().unwrap_or_default(),
-            _ => {
-                let mut whole = BytesMut::with_capacity(usize::try_from(state.written).unwrap_or(0));
-                state.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
-                whole.freeze()
-            }
-        };
-        Some((whole, reservation))
+        if state.allowance.is_none() {
+            return Ok(None);
+        }
+        if state.chunks.len() > 1 {
+            let mut whole = BytesMut::with_capacity(usize::try_from(state.written).unwrap_or(0));
+            state.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+            state.whole = whole.freeze();
+        } else {
+            state.whole = state.chunks.front().cloned().unwrap_or_default();
+        }
+        Ok(Some(state.whole.clone()))
+    }
+
+    /// Ends the body cleanly; broken after all when it is not as long as was announced.
+    pub fn finish(self) {
+        let mut state = self.0.lock();
+        let complete = self.0.length.is_none_or(|length| length == state.written);
+        state.close(if complete { End::Whole } else { End::Broken(Broken::Origin) });
     }
 
     /// Ends the body broken: every reader gets the error after what has arrived.
@@ -192,19 +205,42 @@ impl Joiner {
                 state.readers.len() - 1
             }
         };
-        Some(Reader { shared: Arc::clone(&self.0), slot })
+        Some(Reader { shared: Arc::clone(&self.0), slot, skip: 0, left: None })
     }
 }
 
 impl Reader {
-    /// The body's length in bytes, when it was known from the start.
+    /// The length in bytes of what is still to be given, when it was known from the start.
     pub fn length(&self) -> Option<u64> {
-        self.shared.length
+        self.left.or_else(|| self.shared.length.map(|length| length.saturating_sub(self.skip)))
+    }
+
+    /// Narrows the reader to `length` bytes from `first`; to be called before the first chunk is taken.
+    pub fn narrowed(mut self, first: u64, length: u64) -> Self {
+        self.skip = first;
+        self.left = Some(length);
+        self
     }
 
     /// The next chunk; `None` at a clean end.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        self.shared.lock().poll_chunk(self.slot, cx)
+        loop {
+            if self.left == Some(0) {
+                return Poll::Ready(None);
+            }
+            let next = std::task::ready!(self.shared.lock().poll_chunk(self.slot, cx));
+            let Some(Ok(mut chunk)) = next else { return Poll::Ready(next) };
+            let passed = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+            self.skip -= passed as u64;
+            drop(chunk.split_to(passed));
+            if let Some(left) = &mut self.left {
+                chunk.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= chunk.len() as u64;
+            }
+            if !chunk.is_empty() {
+                return Poll::Ready(Some(Ok(chunk)));
+            }
+        }
     }
 
     /// The next chunk; `None` at a clean end.
@@ -298,5 +334,100 @@ impl State {
         if let Some(waker) = self.writer.take() {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::store::Budget;
+
+    fn kept(length: Option<u64>) -> (Writer, Joiner) {
+        open(length, Budget::new(1 << 20).reserve(0, 1 << 20))
+    }
+
+    async fn drained(mut reader: Reader) -> Result<Vec<u8>, Broken> {
+        let mut all = Vec::new();
+        while let Some(chunk) = reader.chunk().await {
+            all.extend_from_slice(&chunk?);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn a_late_reader_gets_the_whole_and_a_lost_one_harms_nobody() {
+        let (mut writer, joiner) = kept(Some(6));
+        let early = joiner.join().unwrap();
+        let lost = joiner.join().unwrap();
+        assert!(writer.write(Bytes::from_static(b"abc")).await);
+        drop(lost);
+        assert!(writer.write(Bytes::from_static(b"def")).await);
+        let late = joiner.join().unwrap();
+        assert_eq!(writer.whole().unwrap().unwrap(), "abcdef");
+        writer.finish();
+        assert_eq!(drained(early).await.unwrap(), b"abcdef");
+        assert_eq!(drained(late).await.unwrap(), b"abcdef");
+        assert_eq!(drained(joiner.join().unwrap()).await.unwrap(), b"abcdef");
+    }
+
+    #[tokio::test]
+    async fn a_body_of_the_wrong_length_never_ends_cleanly() {
+        let (mut writer, joiner) = kept(Some(6));
+        writer.write(Bytes::from_static(b"abc")).await;
+        assert_eq!(writer.whole(), Err(Broken::Origin));
+        let reader = joiner.join().unwrap();
+        writer.finish();
+        assert_eq!(drained(reader).await, Err(Broken::Origin));
+    }
+
+    #[tokio::test]
+    async fn a_narrowed_reader_gives_its_window_across_chunks() {
+        let (mut writer, joiner) = kept(Some(9));
+        let window = joiner.join().unwrap().narrowed(2, 5);
+        assert_eq!(window.length(), Some(5));
+        for chunk in [&b"abc"[..], b"def", b"ghi"] {
+            writer.write(Bytes::from_static(chunk)).await;
+        }
+        writer.finish();
+        assert_eq!(drained(window).await.unwrap(), b"cdefg");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_writer_breaks_the_body() {
+        let (mut writer, joiner) = kept(None);
+        writer.write(Bytes::from_static(b"abc")).await;
+        drop(writer);
+        assert_eq!(drained(joiner.join().unwrap()).await, Err(Broken::Abandoned));
+    }
+
+    #[tokio::test]
+    async fn a_stream_past_waits_for_its_slowest_reader_and_then_forgets() {
+        let (mut writer, joiner) = open(None, None);
+        let mut reader = joiner.join().unwrap();
+        let chunk = Bytes::from(vec![7; 512 * 1024]);
+        assert!(writer.write(chunk.clone()).await);
+        assert!(writer.write(chunk.clone()).await);
+        let blocked = tokio::time::timeout(std::time::Duration::from_millis(20), writer.write(chunk.clone())).await;
+        assert!(blocked.is_err(), "a window ahead");
+        assert_eq!(reader.chunk().await.unwrap().unwrap().len(), chunk.len());
+        assert!(writer.write(chunk.clone()).await);
+        assert!(joiner.join().is_none(), "its start is gone");
+        assert_eq!(writer.whole(), Ok(None));
+        drop(reader);
+        assert!(!writer.write(chunk).await, "nobody is left");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_outgrows_its_allowance_streams_past() {
+        let budget = Budget::new(4);
+        let (mut writer, joiner) = open(None, budget.reserve(0, 100));
+        let reader = joiner.join().unwrap();
+        assert!(writer.write(Bytes::from_static(b"abcd")).await);
+        assert_eq!(budget.used(), 4);
+        assert!(writer.write(Bytes::from_static(b"e")).await);
+        assert_eq!(budget.used(), 0);
+        assert!(!writer.is_kept());
+        writer.finish();
+        assert_eq!(drained(reader).await.unwrap(), b"abcde");
     }
 }

@@ -1,0 +1,172 @@
+//! The memory tier: moka, weighed in bytes.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+
+use super::StoredResponse;
+use crate::cache::key::Key;
+use crate::telemetry::metrics::{Family, Label, Registry};
+
+/// How many stored responses one key may hold: by Vary, and by bucket. The oldest goes first.
+const VARIANTS_MAX: usize = 8;
+
+/// All stored responses of one key, the newest first. Never empty.
+#[derive(Clone, Debug)]
+pub struct Entry(Arc<[Arc<StoredResponse>]>);
+
+impl Entry {
+    /// The stored responses, the newest first.
+    pub fn variants(&self) -> &[Arc<StoredResponse>] {
+        &self.0
+    }
+
+    fn bytes(&self, key: &Key) -> u64 {
+        self.0.iter().map(|stored| stored.bytes()).sum::<u64>() + key.as_str().len() as u64 + 256
+    }
+}
+
+/// The memory tier. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    cache: Cache<Key, Entry, Hashed>,
+}
+
+impl Memory {
+    /// A store of at most `bytes_max` bytes.
+    pub fn new(bytes_max: u64, registry: &Registry) -> Self {
+        let removed: Family<Removal> =
+            registry.family("edge_cache_removed_total", "Entries that left the memory tier, by cause.");
+        let cache = Cache::builder()
+            .max_capacity(bytes_max)
+            .weigher(|key: &Key, entry: &Entry| u32::try_from(entry.bytes(key)).unwrap_or(u32::MAX))
+            .eviction_listener(move |_, _, cause| removed.inc(Removal::of(cause)))
+            .build_with_hasher(Hashed);
+        let (bytes, entries) = (cache.clone(), cache.clone());
+        registry.gauge_fn("edge_cache_memory_bytes", "Bytes stored in the memory tier.", move || {
+            bytes.weighted_size() as f64
+        });
+        registry.gauge_fn("edge_cache_memory_entries", "Keys stored in the memory tier.", move || {
+            entries.entry_count() as f64
+        });
+        Self { cache }
+    }
+
+    /// What is stored under `key`.
+    pub fn find(&self, key: &Key) -> Option<Entry> {
+        self.cache.get(key)
+    }
+
+    /// Stores `response` under `key`, in place of the one it `replaces` (the same bucket and the same Vary).
+    pub fn insert(&self, key: &Key, response: Arc<StoredResponse>) {
+        self.cache.entry(key.clone()).and_upsert_with(|held| {
+            let held = held.map(moka::Entry::into_value);
+            let kept = held.iter().flat_map(|entry| entry.variants()).filter(|old| !replaces(&response, old)).cloned();
+            let mut variants = vec![Arc::clone(&response)];
+            variants.extend(kept.take(VARIANTS_MAX - 1));
+            Entry(variants.into())
+        });
+        self.cache.run_pending_tasks();
+    }
+
+    /// Puts `change(stored)` in the place of the stored response with the head `id`. Does nothing when it is gone.
+    pub fn update<F>(&self, key: &Key, id: u64, change: F)
+    where
+        F: Fn(&StoredResponse) -> StoredResponse,
+    {
+        self.cache.entry_by_ref(key).and_compute_with(|held| {
+            let Some(held) = held.map(moka::Entry::into_value) else { return Op::Nop };
+            if !held.variants().iter().any(|stored| stored.head.id == id) {
+                return Op::Nop;
+            }
+            let changed = |stored: &Arc<StoredResponse>| {
+                if stored.head.id == id { Arc::new(change(stored)) } else { Arc::clone(stored) }
+            };
+            Op::Put(Entry(held.variants().iter().map(changed).collect()))
+        });
+        self.cache.run_pending_tasks();
+    }
+
+    /// Drops everything under `key`: an unsafe method invalidated it, or nothing of it may be used any more.
+    pub fn remove(&self, key: &Key) {
+        self.cache.invalidate(key);
+    }
+
+    /// Bytes stored.
+    pub fn bytes(&self) -> u64 {
+        self.cache.run_pending_tasks();
+        self.cache.weighted_size()
+    }
+
+    /// Keys stored.
+    pub fn entries(&self) -> u64 {
+        self.cache.run_pending_tasks();
+        self.cache.entry_count()
+    }
+}
+
+fn replaces(new: &StoredResponse, old: &StoredResponse) -> bool {
+    new.head.source == old.head.source && new.head.vary == old.head.vary
+}
+
+/// Why an entry left.
+#[derive(Clone, Copy, Debug)]
+enum Removal {
+    Evicted,
+    Replaced,
+    Removed,
+}
+
+impl Removal {
+    fn of(cause: RemovalCause) -> Self {
+        match cause {
+            RemovalCause::Size | RemovalCause::Expired => Self::Evicted,
+            RemovalCause::Replaced => Self::Replaced,
+            RemovalCause::Explicit => Self::Removed,
+        }
+    }
+}
+
+impl Label for Removal {
+    const NAME: &'static str = "cause";
+    const VALUES: &'static [&'static str] = &["evicted", "replaced", "removed"];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Keys bring their own hash, seeded for this process; this only passes it on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hashed;
+
+impl BuildHasher for Hashed {
+    type Hasher = Passed;
+
+    fn build_hasher(&self) -> Passed {
+        Passed(0)
+    }
+}
+
+#[derive(Debug)]
+struct Passed(u64);
+
+impl Hasher for Passed {
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys only ever write one u64; anything else is folded so that the hasher stays a hasher.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,137 @@
+//! What is stored: responses, each in one or more coded forms, and the budget that all their bytes come from.
+//!
+//! A stored response is immutable; a new form or a freshened head makes a new one that shares the bodies. The store
+//! knows keys and sizes, not fields: whether a response may be served is for `policy` to say.
+
+mod budget;
+mod memory;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+pub use budget::{Budget, Reservation};
+pub use memory::{Entry, Memory};
+
+use super::epoch::{Position, Tag};
+use super::policy::freshness::Lifetime;
+use super::policy::vary::VaryKey;
+use crate::clock::Timestamp;
+use crate::representation::coding::Coding;
+
+/// Everything about a response but its body.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Names this response among all that this process has seen; its coded forms belong to it.
+    pub id: u64,
+    /// The status code.
+    pub status: StatusCode,
+    /// The fields as they are sent on, without those that belong to one form (ETag, Content-Encoding, Content-Length)
+    /// and without those that are made anew for each answer (Age, Date, Via, Cache-Status).
+    pub fields: HeaderMap,
+    /// The fields as the origin sent them, for validation and freshening.
+    pub origin_fields: HeaderMap,
+    /// The bucket that it came from.
+    pub source: Arc<str>,
+    /// The request fields that it depends on, when the origin named any.
+    pub vary: Option<VaryKey>,
+    /// How long it may be served.
+    pub lifetime: Lifetime,
+    /// When the answer arrived.
+    pub response_time: Timestamp,
+    /// RFC 9111 4.2.3, at `response_time`.
+    pub initial_age: Duration,
+    /// The epoch at which its fetch began.
+    pub position: Position,
+    /// For purges by tag.
+    pub tags: Box<[Tag]>,
+    /// The coding in which the origin keeps it.
+    pub coding: Coding,
+    /// The origin's validator, from which each form's own is made.
+    pub etag: Option<HeaderValue>,
+    /// When the origin last changed it.
+    pub last_modified: Option<Timestamp>,
+    /// Whether other codings may be made of it.
+    pub codable: bool,
+}
+
+/// One coded form of a stored response.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// Its coding.
+    pub coding: Coding,
+    /// How it was coded, as its ETag shows; empty for the origin's own form.
+    pub suffix: &'static str,
+    /// Its bytes.
+    pub body: Bytes,
+    /// The response's fields with those of this form: ready to be sent.
+    pub fields: HeaderMap,
+    /// Whether a better form of the same coding may still be made.
+    pub improvable: bool,
+}
+
+/// A stored response.
+#[derive(Debug)]
+pub struct StoredResponse {
+    /// Everything but the body.
+    pub head: Arc<Head>,
+    /// The forms, the origin's own first.
+    pub forms: Vec<Arc<Form>>,
+    /// No purge up to here concerns this response.
+    vetted: AtomicU64,
+}
+
+impl StoredResponse {
+    /// A response with the origin's own form.
+    pub fn new(head: Arc<Head>, own: Form) -> Self {
+        Self::with_forms(head, vec![Arc::new(own)])
+    }
+
+    /// A response with all of `forms`, the origin's own first.
+    pub fn with_forms(head: Arc<Head>, forms: Vec<Arc<Form>>) -> Self {
+        let vetted = AtomicU64::new(head.position.value());
+        Self { head, forms, vetted }
+    }
+
+    /// The form as the origin keeps it.
+    pub fn own_form(&self) -> Option<&Arc<Form>> {
+        self.forms.first()
+    }
+
+    /// The form of `coding`, when it has been made.
+    pub fn form(&self, coding: Coding) -> Option<&Arc<Form>> {
+        self.forms.iter().find(|form| form.coding == coding)
+    }
+
+    /// This response with `form` in place of the one of the same coding, or beside the others.
+    pub fn with_form(&self, form: Form) -> Self {
+        let mut forms = self.forms.clone();
+        let form = Arc::new(form);
+        match forms.iter_mut().find(|held| held.coding == form.coding) {
+            Some(held) => *held = form,
+            None => forms.push(form),
+        }
+        Self::with_forms(Arc::clone(&self.head), forms)
+    }
+
+    /// Whether no purge up to `position` concerns this response, as far as was looked already.
+    pub fn is_vetted(&self, position: Position) -> bool {
+        self.vetted.load(Ordering::Relaxed) >= position.value()
+    }
+
+    /// Remembers that no purge up to `position` concerns this response.
+    pub fn vet(&self, position: Position) {
+        self.vetted.fetch_max(position.value(), Ordering::Relaxed);
+    }
+
+    /// Bytes that it takes, its fields estimated.
+    pub fn bytes(&self) -> u64 {
+        let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 48).sum::<usize>();
+        let forms: usize = self.forms.iter().map(|form| form.body.len() + fields(&form.fields) + 128).sum();
+        let tags: usize = self.head.tags.iter().map(|tag| tag.as_str().len() + 16).sum();
+        (forms + fields(&self.head.fields) + fields(&self.head.origin_fields) + tags + 512) as u64
+    }
+}

@@ -1,0 +1,255 @@
+//! The origin side: collapse, ask, verify, store while streaming; 304 freshens, and a failure is held for a moment.
+//!
+//! A fetch runs on the control plane and belongs to the collapse table. The exchange that began it waits for its outcome
+//! like every other.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use super::Exchange;
+use super::lookup::Stale;
+use super::message::Request;
+use super::intake;
+use crate::cache::collapse::{Follower, Landing, Leader};
+use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
+use crate::cache::key::Key;
+use crate::cache::policy::freshness::Times;
+use crate::cache::policy::storability::NotStored;
+use crate::cache::policy::validation;
+use crate::cache::store::{Head, StoredResponse};
+use crate::origin::{self, Answer, Ask, AskedRange, Condition, Origin};
+use crate::site::Site;
+
+/// How long a failure is remembered, so that a broken origin is not asked once per request.
+const FAILURE_HELD: Duration = Duration::from_millis(500);
+
+/// Everything that a fetch needs, without the client that wants it.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The site.
+    pub site: Arc<Site>,
+    /// The key.
+    pub key: Key,
+    /// Whom to ask.
+    pub origin: Arc<Origin>,
+    /// The request's fields, for Vary and the rules on Authorization.
+    pub headers: HeaderMap,
+    /// What is to be validated.
+    pub stored: Option<Arc<StoredResponse>>,
+    /// Only this range: for a body too large to be kept. Never stored.
+    pub range: Option<AskedRange>,
+}
+
+/// A response whose body is still on its way.
+#[derive(Debug)]
+pub struct Arriving {
+    /// Everything but the body.
+    pub head: Arc<Head>,
+    /// The body's length, when it is known.
+    pub length: Option<u64>,
+    /// Why it will not be stored, if it will not.
+    pub not_stored: Option<NotStored>,
+    joiner: Joiner,
+    /// The only reader of a body that is not kept.
+    own: Mutex<Option<Reader>>,
+}
+
+impl Arriving {
+    /// A reader at the body's start; `None` when that is gone.
+    pub fn reader(&self) -> Option<Reader> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
+        own.or_else(|| self.joiner.join())
+    }
+}
+
+pub(super) type Flights = crate::cache::collapse::Collapse<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
+pub(super) type Following = Follower<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
+type Leading = Leader<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
+
+/// What a fetch came to.
+#[derive(Debug)]
+pub enum Fetched {
+    /// The body is on its way.
+    Arriving(Arc<Arriving>),
+    /// It is stored: confirmed by the origin, or fetched by somebody else meanwhile.
+    Stored(Arc<StoredResponse>),
+    /// The origin failed.
+    Failed(Arc<origin::Error>),
+    /// The origin takes its time, and there is something stale to serve.
+    Slow,
+}
+
+/// A fetch's outcome, and whether another exchange's fetch brought it (RFC 9211 2.8).
+#[derive(Debug)]
+pub struct Outcome {
+    /// What came of it.
+    pub fetched: Fetched,
+    /// Whether this exchange did not begin the fetch itself.
+    pub collapsed: bool,
+}
+
+impl Exchange {
+    /// Asks the origin through the collapse table, and waits for the outcome: as long as the origin may take, or only
+    /// `patience` when something stale stands by.
+    pub(super) async fn fetch(self: &Arc<Self>, order: Order, request: &Request, stale: Option<&Stale>) -> Outcome {
+        let mut following = self.begin(order.clone());
+        let collapsed = !following.is_first();
+        let patience = stale.filter(|stale| stale.on_error).map(|_| self.patience);
+        let landing = match patience {
+            None => following.land().await,
+            Some(patience) => match tokio::time::timeout(patience, following.land()).await {
+                Ok(landing) => landing,
+                Err(_) => return Outcome { fetched: Fetched::Slow, collapsed },
+            },
+        };
+        match settle(landing, request) {
+            Some(fetched) => Outcome { fetched, collapsed },
+            None => Outcome { fetched: self.fetch_alone(order, request).await, collapsed: false },
+        }
+    }
+
+    /// Asks the origin for this exchange only.
+    pub(super) async fn fetch_alone(self: &Arc<Self>, order: Order, request: &Request) -> Fetched {
+        let (mut following, leader) = self.cache.flights.alone(&order.key, self.cache.epochs.now());
+        self.launch(order, leader);
+        match following.land().await {
+            Landing::Arriving(arriving) | Landing::Own(arriving) => Fetched::Arriving(arriving),
+            Landing::Stored(stored) => settle(Landing::Stored(stored), request).unwrap_or_else(abandoned),
+            Landing::Failed(error) => Fetched::Failed(error),
+            Landing::Alone => abandoned(),
+        }
+    }
+
+    /// Joins the flight for the order's key, or launches it.
+    pub(super) fn begin(self: &Arc<Self>, order: Order) -> Following {
+        let (following, leader) = self.cache.flights.enter(&order.key, self.cache.epochs.now());
+        if let Some(leader) = leader {
+            self.launch(order, leader);
+        }
+        following
+    }
+
+    fn launch(self: &Arc<Self>, order: Order, leader: Leading) {
+        let exchange = Arc::clone(self);
+        self.drain.spawn_on(&self.control, "fetch", async move { exchange.lead(order, leader).await });
+    }
+
+    async fn lead(&self, order: Order, mut leader: Leading) {
+        let asked = self.clock.now();
+        let answer = order.origin.fetch(order.ask()).await;
+        let times = Times { request: asked, response: self.clock.now() };
+        match answer {
+            Err(error) => {
+                leader.failed(Arc::new(error));
+                tokio::select! {
+                    () = tokio::time::sleep(FAILURE_HELD) => {}
+                    () = self.drain.begun() => {}
+                }
+            }
+            Ok(answer) => match (&order.stored, answer.status) {
+                (Some(stored), StatusCode::NOT_MODIFIED) => {
+                    let freshened = Arc::new(intake::freshened(stored, &order, &answer, times, leader.position));
+                    self.cache.memory.insert(&order.key, Arc::clone(&freshened));
+                    leader.stored(freshened);
+                }
+                _ => self.receive(order, answer, times, leader).await,
+            },
+        }
+    }
+
+    /// Takes a new response in: announces its head, then passes its body on, and stores it when it came whole.
+    async fn receive(&self, order: Order, answer: Answer, times: Times, mut leader: Leading) {
+        let Answer { status, headers, length, mut body, source } = answer;
+        let id = self.next_id();
+        let judged = intake::judge(&order, status, headers, source, times, leader.position, id);
+        let head = Arc::new(judged.head);
+        let allowance = match judged.verdict {
+            Ok(()) if length.is_none_or(|length| length <= self.cache.object_bytes_max) => {
+                self.cache.budget.reserve(length.unwrap_or(0), self.cache.object_bytes_max)
+            }
+            _ => None,
+        };
+        let not_stored = match judged.verdict {
+            Err(why) => Some(why),
+            Ok(()) if allowance.is_some() => None,
+            Ok(()) if length.is_some_and(|length| length > self.cache.object_bytes_max) => Some(NotStored::TooLarge),
+            Ok(()) => Some(NotStored::OverBudget),
+        };
+        if let Some(why) = not_stored {
+            self.metrics.not_stored.inc(why);
+        }
+        let (mut writer, joiner) = inflight::open(length, allowance);
+        let own = not_stored.and_then(|_| joiner.join());
+        let arriving = Arc::new(Arriving { head: Arc::clone(&head), length, not_stored, joiner, own: Mutex::new(own) });
+        // The leader of a kept body stays in the table until the body is stored, so that nobody asks for it again.
+        let _leader = match not_stored {
+            Some(_) if !leader.own(arriving) => return,
+            Some(_) => None,
+            None => {
+                leader.arriving(arriving);
+                Some(leader)
+            }
+        };
+        if let Err(why) = pump(&mut body, &mut writer).await {
+            writer.fail(why);
+            return;
+        }
+        match writer.whole() {
+            Ok(Some(whole)) if not_stored.is_none() => {
+                let stored = StoredResponse::new(Arc::clone(&head), intake::own_form(&head, whole));
+                self.cache.memory.insert(&order.key, Arc::new(stored));
+                self.metrics.stored.inc();
+                writer.finish();
+            }
+            Ok(_) => writer.finish(),
+            Err(why) => writer.fail(why),
+        }
+    }
+}
+
+/// Passes a body on until its end; ends early, and well, when nobody wants it any more.
+async fn pump(body: &mut origin::Body, writer: &mut Writer) -> Result<(), Broken> {
+    while let Some(chunk) = body.chunk().await {
+        let chunk = chunk.map_err(|error| {
+            tracing::warn!(%error, written = writer.written(), "the origin's body broke");
+            Broken::Origin
+        })?;
+        if !writer.write(chunk).await {
+            return Err(Broken::Abandoned);
+        }
+    }
+    Ok(())
+}
+
+/// What a landing means for `request`; `None` when it must fetch alone.
+fn settle(landing: Landing<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>, request: &Request) -> Option<Fetched> {
+    let suits = |head: &Head| head.vary.as_ref().is_none_or(|vary| vary.matches(&request.headers));
+    match landing {
+        Landing::Arriving(arriving) => suits(&arriving.head).then_some(Fetched::Arriving(arriving)),
+        Landing::Own(arriving) => Some(Fetched::Arriving(arriving)),
+        Landing::Stored(stored) => suits(&stored.head).then_some(Fetched::Stored(stored)),
+        Landing::Failed(error) => Some(Fetched::Failed(error)),
+        Landing::Alone => None,
+    }
+}
+
+fn abandoned() -> Fetched {
+    Fetched::Failed(Arc::new(origin::Error::internal("the fetch was given up")))
+}
+
+impl Order {
+    /// What to ask the origin.
+    fn ask(&self) -> Ask {
+        let condition = self.stored.as_ref().filter(|_| self.range.is_none()).and_then(|stored| {
+            let conditions = validation::conditions(&stored.head.origin_fields);
+            (!conditions.is_empty()).then(|| Condition {
+                etag: conditions.etag,
+                last_modified: conditions.last_modified,
+                source: Arc::clone(&stored.head.source),
+            })
+        });
+        Ask { path: self.key.path().to_owned(), head: false, condition, range: self.range }
+    }
+}

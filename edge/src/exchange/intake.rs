@@ -1,0 +1,216 @@
+//! From an origin's answer to what is stored: which fields are kept, for how long, and whether at all.
+//!
+//! Policy decides; here its questions are asked in order and the answers put together. Nothing is fetched or stored.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, VARY, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::fetch::Order;
+use crate::cache::epoch::{self, Position};
+use crate::cache::policy::directives::{self, RequestDirectives, ResponseDirectives};
+use crate::cache::policy::freshness::{self, Times};
+use crate::cache::policy::storability::{self, NotStored, RequestFacts};
+use crate::cache::policy::{validation, vary};
+use crate::cache::store::{Form, Head, StoredResponse};
+use crate::fields::lists;
+use crate::origin::Answer;
+use crate::representation::coding::{self, Coding};
+use crate::representation::validator::{self, Validators};
+
+/// Fields by which an origin speaks to this cache and to nobody behind it, the strongest first (RFC 9213).
+pub const TARGETED: [HeaderName; 3] = [
+    HeaderName::from_static("portico-cache-control"),
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+];
+
+/// Fields of the origin that do not go on: made anew for each answer, belonging to one form, or meant for us alone.
+const NOT_SENT_ON: [HeaderName; 11] = [
+    AGE,
+    VIA,
+    ETAG,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    ACCEPT_RANGES,
+    HeaderName::from_static("cache-status"),
+    HeaderName::from_static("surrogate-key"),
+    HeaderName::from_static("cache-tag"),
+    HeaderName::from_static("portico-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+];
+
+/// What becomes of an answer.
+#[derive(Debug)]
+pub struct Judged {
+    /// The response without its body.
+    pub head: Head,
+    /// Whether it may be stored.
+    pub verdict: Result<(), NotStored>,
+}
+
+/// When and whence an answer came.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The response's name among all.
+    pub id: u64,
+    /// The bucket.
+    pub source: Arc<str>,
+    /// When it was asked for and came.
+    pub times: Times,
+    /// The epoch at which its fetch began.
+    pub position: Position,
+}
+
+/// Judges an answer with these fields, whose body has `length` bytes if that is known.
+pub fn judge(order: &Order, status: StatusCode, headers: HeaderMap, length: Option<u64>, from: Provenance) -> Judged {
+    let settings = order.site.settings();
+    let lifetimes = &order.site.rule(order.key.path()).lifetimes;
+    let directives = directives::effective(&headers, &TARGETED);
+    let asked = RequestDirectives::parse(&order.headers);
+    let facts = RequestFacts::new(&Method::GET, &order.headers, &asked);
+    let mut fields = storability::stored_fields(&headers, &directives);
+    order.site.strip(&mut fields);
+    let vary = vary::vary(&fields, &order.headers, &[]).stored();
+    let verdict = match &vary {
+        _ if order.range.is_some() => Err(NotStored::Partial),
+        Ok(_) => storability::storable(&facts, status, &headers, &directives, lifetimes, settings.strict),
+        Err(why) => Err(*why),
+    };
+    let coding = coding_of(&headers);
+    let codable = is_codable(status, &headers, &directives, coding, length);
+    let validators = Validators::from_fields(&headers);
+    dress(&mut fields, &headers, codable, coding);
+    let head = Head {
+        id: from.id,
+        status,
+        fields,
+        source: from.source,
+        vary: vary.unwrap_or_default(),
+        lifetime: freshness::lifetime(status, &headers, &directives, from.times, lifetimes, settings.strict),
+        response_time: from.times.response,
+        initial_age: freshness::corrected_initial_age(&headers, from.times),
+        position: from.position,
+        tags: epoch::tags(&headers),
+        coding: coding.unwrap_or(Coding::Identity),
+        etag: validators.etag,
+        last_modified: validators.last_modified,
+        codable,
+        origin_fields: headers,
+    };
+    Judged { head, verdict }
+}
+
+/// `stored` after the origin confirmed it with a 304 (RFC 9111 3.2, 4.3.4). Its forms stay, their fields are made anew.
+pub fn freshened(stored: &StoredResponse, order: &Order, answer: &Answer, from: Provenance) -> StoredResponse {
+    let headers = validation::freshen(&stored.head.origin_fields, &answer.headers);
+    let length = stored.own_form().map(|form| form.body.len() as u64);
+    let head = Arc::new(judge(order, stored.head.status, headers, length, from).head);
+    let form = |old: &Arc<Form>| {
+        let mut form = form(&head, old.coding, old.suffix, old.body.clone());
+        form.improvable = old.improvable;
+        Arc::new(form)
+    };
+    let forms = stored.forms.iter().map(form).collect();
+    StoredResponse::with_forms(head, forms)
+}
+
+/// The form as the origin keeps it.
+pub fn own_form(head: &Head, body: Bytes) -> Form {
+    form(head, head.coding, "", body)
+}
+
+/// A form of `head` in `coding`, made as `suffix` says (empty for the origin's own).
+pub fn form(head: &Head, coding: Coding, suffix: &'static str, body: Bytes) -> Form {
+    let mut fields = form_fields(head, coding, suffix);
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
+    Form { coding, suffix, body, fields, improvable: false }
+}
+
+/// The fields of a form, but for its length.
+pub fn form_fields(head: &Head, coding: Coding, suffix: &str) -> HeaderMap {
+    let mut fields = head.fields.clone();
+    if let Some(etag) = form_etag(head, suffix) {
+        fields.insert(ETAG, etag);
+    }
+    // An unknown coding of the origin's own stays as the origin wrote it.
+    if suffix.is_empty() {
+        for value in head.origin_fields.get_all(CONTENT_ENCODING) {
+            if let Some(value) = without_aws_chunked(value) {
+                fields.append(CONTENT_ENCODING, value);
+            }
+        }
+    } else if let Some(token) = coding.content_encoding() {
+        fields.insert(CONTENT_ENCODING, token);
+    }
+    fields
+}
+
+/// The entity tag of the form that `suffix` names.
+pub fn form_etag(head: &Head, suffix: &str) -> Option<HeaderValue> {
+    let base = head.etag.as_ref()?;
+    if suffix.is_empty() { Some(base.clone()) } else { validator::coded_etag(base, suffix) }
+}
+
+/// The coding in which the origin sent the body; `None` for one (or several) that we do not know.
+fn coding_of(headers: &HeaderMap) -> Option<Coding> {
+    let mut codings = lists::members(headers.get_all(CONTENT_ENCODING)).filter(|coding| !is_aws_chunked(coding));
+    let Some(first) = codings.next() else { return Some(Coding::Identity) };
+    if codings.next().is_some() { None } else { Coding::from_token(first) }
+}
+
+/// Uploads that were streamed to S3 in signed chunks leave this in Content-Encoding; the body has nothing of it.
+fn is_aws_chunked(coding: &str) -> bool {
+    coding.eq_ignore_ascii_case("aws-chunked")
+}
+
+fn without_aws_chunked(value: &HeaderValue) -> Option<HeaderValue> {
+    let kept: Vec<&str> = lists::members([value]).filter(|coding| !is_aws_chunked(coding)).collect();
+    (!kept.is_empty()).then(|| HeaderValue::try_from(kept.join(", ")).ok()).flatten()
+}
+
+/// Whether other codings may be made of the body.
+fn is_codable(
+    status: StatusCode,
+    headers: &HeaderMap,
+    directives: &ResponseDirectives,
+    coding: Option<Coding>,
+    length: Option<u64>,
+) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    status == StatusCode::OK
+        && coding == Some(Coding::Identity)
+        && !directives.no_transform
+        && !forbids_transform(headers)
+        && !headers.contains_key(CONTENT_RANGE)
+        && length.is_none_or(|length| length >= coding::LENGTH_MIN)
+        && coding::compressible(media_type)
+}
+
+/// `no-transform` binds us wherever it stands, also when a targeted field rules the rest.
+fn forbids_transform(headers: &HeaderMap) -> bool {
+    lists::members(headers.get_all(CACHE_CONTROL)).any(|member| member.eq_ignore_ascii_case("no-transform"))
+}
+
+/// Puts the fields into the shape in which they are sent on.
+fn dress(fields: &mut HeaderMap, origin: &HeaderMap, codable: bool, coding: Option<Coding>) {
+    for name in &NOT_SENT_ON {
+        fields.remove(name);
+    }
+    let tagged = |name: &HeaderName| name.as_str().starts_with("x-amz-");
+    let noise: Vec<HeaderName> = fields.keys().filter(|name| tagged(name)).cloned().collect();
+    for name in noise {
+        fields.remove(name);
+    }
+    let negotiated = codable || coding.is_some_and(|coding| coding != Coding::Identity);
+    let named: Vec<&str> = lists::members(fields.get_all(VARY)).collect();
+    let says_it = named.iter().any(|name| name.eq_ignore_ascii_case("accept-encoding"));
+    let starred = lists::members(origin.get_all(VARY)).any(|name| name == "*");
+    if negotiated && !says_it && !starred {
+        fields.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+}
