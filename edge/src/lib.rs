@@ -1,5 +1,7 @@
 //! Portico's edge node.
 
+pub mod cache;
+
 pub mod config;
 pub mod telemetry;
 
