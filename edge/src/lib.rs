@@ -2,6 +2,10 @@
 
 pub mod cache;
 
+pub mod representation;
+
+pub mod fields;
+
 pub mod config;
 pub mod telemetry;
 
