@@ -1,0 +1,163 @@
+//! Which request fields a stored response depends on, and whether another request matches them (RFC 9111 section 4.1).
+//!
+//! Accept-Encoding takes no part: codings are negotiated here, on one stored response.
+//!
+//! Values are compared after what section 4.1 allows: lines joined, white space around them trimmed; and for the
+//! Accept family, whose lists are known to be case-insensitive and unordered, in lowercase, without inner white space,
+//! sorted. Nothing is folded in a field whose syntax is not known here.
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::storability::NotStored;
+
+/// At most so many request fields; beyond, the response is not stored.
+pub const FIELDS_MAX: usize = 8;
+
+/// A field's value, normalised, is at most so long; beyond, the response is not stored.
+pub const VALUE_BYTES_MAX: usize = 512;
+
+/// What a response's Vary says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Vary {
+    /// `*`, or something that cannot be read: it matches no other request.
+    Any,
+    /// It depends on these fields.
+    Key(VaryKey),
+    /// It depends on nothing.
+    None,
+    /// It depends on more than is kept.
+    TooWide,
+}
+
+impl Vary {
+    /// What to store beside the response; `None` when it depends on nothing.
+    pub fn stored(self) -> Result<Option<VaryKey>, NotStored> {
+        match self {
+            Self::Any => Err(NotStored::VaryStar),
+            Self::Key(key) => Ok(Some(key)),
+            Self::None => Ok(None),
+            Self::TooWide => Err(NotStored::VaryTooWide),
+        }
+    }
+}
+
+/// The request fields that a stored response depends on, with their values: none for a field that was absent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VaryKey(Box<[(HeaderName, Option<Box<[u8]>>)]>);
+
+impl VaryKey {
+    /// Whether a request with these fields may be answered with the stored response.
+    pub fn matches(&self, request: &HeaderMap) -> bool {
+        self.0
+            .iter()
+            .all(|(name, value)| match (value, request.contains_key(name)) {
+                (None, present) => !present,
+                (Some(_), false) => false,
+                (Some(value), true) => normalised(name, request).as_deref() == Some(&**value),
+            })
+    }
+
+    /// The names of the fields, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    /// The bytes that this takes up, about.
+    pub fn size(&self) -> usize {
+        self.0
+            .iter()
+            .map(|(name, value)| 64 + name.as_str().len() + value.as_ref().map_or(0, |value| value.len()))
+            .sum()
+    }
+}
+
+/// What a response with the fields `headers` to a request with the fields `request` depends on, but for `ignored`.
+pub fn vary(headers: &HeaderMap, request: &HeaderMap, ignored: &[HeaderName]) -> Vary {
+    let Ok(names) = nominated(headers, ignored) else {
+        return Vary::Any;
+    };
+    if names.is_empty() {
+        return Vary::None;
+    }
+    if names.len() > FIELDS_MAX {
+        return Vary::TooWide;
+    }
+    let fields: Box<[_]> = names
+        .into_iter()
+        .map(|name| {
+            let value = normalised(&name, request);
+            (name, value.map(Vec::into_boxed_slice))
+        })
+        .collect();
+    let too_long = |value: &Option<Box<[u8]>>| value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES_MAX);
+    if fields.iter().any(|(_, value)| too_long(value)) {
+        return Vary::TooWide;
+    }
+    Vary::Key(VaryKey(fields))
+}
+
+/// Whether a line of Vary has a member `*`.
+pub(super) fn is_star(line: &HeaderValue) -> bool {
+    members(line).any(|member| member == b"*")
+}
+
+/// Vary holds `*` or something that is not a field name.
+struct Unreadable;
+
+/// The fields that Vary names, sorted, each once.
+fn nominated(headers: &HeaderMap, ignored: &[HeaderName]) -> Result<Vec<HeaderName>, Unreadable> {
+    let mut names = Vec::new();
+    for member in headers.get_all(VARY).iter().flat_map(members) {
+        // `*` is a token too, so it has to be told apart.
+        let name = HeaderName::from_bytes(member).ok().filter(|name| name != "*");
+        let name = name.ok_or(Unreadable)?;
+        if name != ACCEPT_ENCODING && !ignored.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    Ok(names)
+}
+
+/// The members of one line of a list.
+fn members(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    line.as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+/// The value of a request field, for comparison; `None` when it is absent.
+fn normalised(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
+    let mut joined = Vec::new();
+    let mut lines = request.get_all(name).iter().peekable();
+    lines.peek()?;
+    for line in lines {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b", ");
+        }
+        joined.extend_from_slice(line.as_bytes().trim_ascii());
+    }
+    let unordered = name == ACCEPT || name == ACCEPT_LANGUAGE || name == "accept-charset";
+    // A quoted parameter of Accept may hold commas and spaces that mean something.
+    Some(if unordered && !joined.contains(&b'"') { sorted_list(&joined) } else { joined })
+}
+
+/// A list of case-insensitive, unordered members in one spelling.
+fn sorted_list(list: &[u8]) -> Vec<u8> {
+    let mut members: Vec<Vec<u8>> = list
+        .split(|byte| *byte == b',')
+        .map(|member| {
+            member
+                .iter()
+                .filter(|byte| !byte.is_ascii_whitespace())
+                .map(u8::to_ascii_lowercase)
+                .collect::<Vec<u8>>()
+        })
+        .filter(|member| !member.is_empty())
+        .collect();
+    members.sort_unstable();
+    members.join(&b","[..])
+}
