@@ -1,5 +1,7 @@
 //! Portico's edge node.
 
+pub mod origin;
+
 pub mod config;
 pub mod telemetry;
 
