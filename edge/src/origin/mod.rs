@@ -9,12 +9,19 @@ pub mod health;
 pub mod retry;
 pub mod s3;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-pub use error::Error;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, OriginKind};
+use crate::drain::Drain;
+use crate::telemetry::metrics::{Counter, Family, Gauge, Histogram, Label, Registry};
+
+pub use error::{Error, Kind};
+pub use health::BreakerState;
 
 /// The bucket (or server) that an answer came from: part of what is stored, as two buckets may differ.
 pub type Source = Arc<str>;
@@ -88,6 +95,207 @@ impl Body {
         match self {
             Self::Empty => None,
             Self::S3(body) => body.chunk().await,
+        }
+    }
+}
+
+/// Every origin of a configuration, by name.
+#[derive(Debug)]
+pub struct Origins {
+    by_name: HashMap<String, Arc<Origin>>,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+impl Origins {
+    /// Makes every origin of `config`, and starts the tasks that probe buckets while their breakers are open. It asks
+    /// no network: credentials are looked for when they are first needed. Call it within the control plane's runtime.
+    pub fn start(
+        config: &Config,
+        drain: &Drain,
+        registry: &Registry,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        Self::with_metrics(config, drain, Metrics::register(registry), clock)
+    }
+
+    /// The origins of a reloaded `config`, counting on the same metrics. The old ones end when the last fetch lets go.
+    pub fn reload(&self, config: &Config, drain: &Drain) -> Result<Self, StartError> {
+        Self::with_metrics(config, drain, self.metrics.clone(), self.clock.clone())
+    }
+
+    fn with_metrics(
+        config: &Config,
+        drain: &Drain,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let mut by_name = HashMap::new();
+        for origin in &config.origins {
+            let made = match &origin.kind {
+                OriginKind::S3(s3) => Origin::S3(failover::S3Origin::start(
+                    s3,
+                    drain,
+                    metrics.clone(),
+                    clock.clone(),
+                )?),
+            };
+            by_name.insert(origin.name.clone(), Arc::new(made));
+        }
+        Ok(Self {
+            by_name,
+            metrics,
+            clock,
+        })
+    }
+
+    /// The origin called `name`.
+    pub fn find(&self, name: &str) -> Option<Arc<Origin>> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// Every origin, in order of name.
+    pub fn all(&self) -> Vec<(&str, Arc<Origin>)> {
+        let mut all: Vec<_> = self
+            .by_name
+            .iter()
+            .map(|(name, origin)| (name.as_str(), Arc::clone(origin)))
+            .collect();
+        all.sort_by_key(|(name, _)| *name);
+        all
+    }
+}
+
+/// Why the origins could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An origin without a bucket.
+    #[error("an origin of kind s3 has no bucket")]
+    NoBucket,
+    /// An endpoint that is not an http or https URL.
+    #[error("the endpoint {0:?} of a bucket is not an http:// or https:// URL")]
+    Endpoint(String),
+}
+
+/// Where content comes from.
+#[derive(Debug)]
+pub enum Origin {
+    /// Buckets with the same content.
+    S3(failover::S3Origin),
+}
+
+impl Origin {
+    /// Asks. Retries, failover and deadlines are within; the body streams afterwards.
+    pub async fn fetch(&self, ask: Ask) -> Result<Answer, Error> {
+        match self {
+            Self::S3(origin) => origin.fetch(ask).await,
+        }
+    }
+
+    /// How each bucket stands, first choice first.
+    pub fn status(&self) -> Vec<BucketStatus> {
+        match self {
+            Self::S3(origin) => origin.status(),
+        }
+    }
+}
+
+/// How a bucket stands, for the operator.
+#[derive(Clone, Debug)]
+pub struct BucketStatus {
+    /// The bucket's id: name and region.
+    pub id: Source,
+    /// How its breaker stands.
+    pub breaker: BreakerState,
+    /// What went wrong last, and when.
+    pub last_error: Option<(Timestamp, Error)>,
+    /// When it last answered.
+    pub last_success: Option<Timestamp>,
+}
+
+/// How a request to a bucket ended, for the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// 200.
+    Ok,
+    /// 206.
+    Partial,
+    /// 304.
+    NotModified,
+    /// 404 or 410.
+    NotFound,
+    /// Anything else; which is counted by kind.
+    Error,
+}
+
+impl Outcome {
+    fn of(answer: &Result<Answer, Error>) -> Self {
+        match answer.as_ref().map(|answer| answer.status.as_u16()) {
+            Ok(200) => Self::Ok,
+            Ok(206) => Self::Partial,
+            Ok(304) => Self::NotModified,
+            Ok(_) => Self::NotFound,
+            Err(_) => Self::Error,
+        }
+    }
+}
+
+impl Label for Outcome {
+    const NAME: &'static str = "result";
+    const VALUES: &'static [&'static str] = &["ok", "partial", "not_modified", "not_found", "error"];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// The metrics of all origins.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    requests: Family<Outcome>,
+    errors: Family<Kind>,
+    retries: Counter,
+    retries_refused: Counter,
+    resumes: Counter,
+    breakers_open: Gauge,
+    first_byte: Histogram,
+}
+
+/// Seconds. A bucket on the same host answers within 100 µs, one across an ocean in 300 ms.
+const FIRST_BYTE_BOUNDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0,
+];
+
+impl Metrics {
+    fn register(registry: &Registry) -> Self {
+        Self {
+            requests: registry.family(
+                "edge_origin_requests_total",
+                "Requests to buckets, by how they ended.",
+            ),
+            errors: registry.family(
+                "edge_origin_errors_total",
+                "Requests and bodies that failed, by reason.",
+            ),
+            retries: registry.counter("edge_origin_retries_total", "Requests that were repeated."),
+            retries_refused: registry.counter(
+                "edge_origin_retries_refused_total",
+                "Requests that were not repeated as the retry budget was empty.",
+            ),
+            resumes: registry.counter(
+                "edge_origin_resumes_total",
+                "Bodies that were taken up again after a fault.",
+            ),
+            breakers_open: registry.gauge(
+                "edge_origin_breaker_open",
+                "Buckets whose circuit breaker is open.",
+            ),
+            first_byte: registry.histogram(
+                "edge_origin_first_byte_seconds",
+                "From the request to the head of the answer.",
+                FIRST_BYTE_BOUNDS,
+            ),
         }
     }
 }

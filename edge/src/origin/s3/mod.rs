@@ -1,0 +1,5 @@
+//! One bucket.
+
+mod body;
+
+pub use body::Body;
