@@ -1,0 +1,438 @@
+//! The request path: route, key, lookup, then hit, revalidate or fetch, then respond.
+//!
+//! [`Exchange::run`] is the only place that sequences; everything it calls answers a question. It knows no version of
+//! HTTP, and it reads the clock once for the decision.
+
+pub mod error;
+pub mod fetch;
+pub mod intake;
+pub mod lookup;
+pub mod message;
+pub mod recode;
+pub mod record;
+pub mod respond;
+mod revalidate;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use tokio::runtime::Handle;
+
+use self::error::Failure;
+use self::fetch::{Arriving, Fetched, Flights, Order};
+use self::lookup::{Lookup, Stale};
+use self::message::{Body, Request, Response, Scheme};
+use self::record::{Metrics, Record, Sinks};
+use self::respond::Subject;
+use crate::cache::epoch::Epochs;
+use crate::cache::key::Key;
+use crate::cache::policy::storability::NotStored;
+use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
+use crate::cache::store::{Budget, Memory, StoredResponse};
+use crate::clock::Clock;
+use crate::drain::{Drain, Readiness};
+use crate::origin::{AskedRange, Origins};
+use crate::representation::range::{self, Selection};
+use crate::site::{Router, Site};
+
+/// Where DNS health checks ask whether this node wants traffic.
+pub const READY_PATH: &str = "/.well-known/portico/ready";
+
+/// How long a request waits for the origin when something stale may be served instead.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The request path of a node. It lives as long as the node; what a reload changes is in [`Routes`].
+#[derive(Debug)]
+pub struct Exchange {
+    routes: ArcSwap<Routes>,
+    cache: Cache,
+    forms: recode::Forms,
+    sinks: Arc<Sinks>,
+    clock: Clock,
+    control: Handle,
+    drain: Drain,
+    readiness: Readiness,
+    patience: Duration,
+    ids: AtomicU64,
+    nowhere: Arc<str>,
+}
+
+/// What the exchange needs to begin.
+#[derive(Debug)]
+pub struct Parts {
+    /// Sites and origins.
+    pub routes: Routes,
+    /// What is kept.
+    pub cache: Cache,
+    /// Where records go.
+    pub sinks: Arc<Sinks>,
+    /// The time.
+    pub clock: Clock,
+    /// The control plane, where fetches and coders run.
+    pub control: Handle,
+    /// By which tasks are started.
+    pub drain: Drain,
+    /// What the public readiness path says.
+    pub readiness: Readiness,
+    /// The share of a core that may go into better forms, 0.0 to 1.0.
+    pub recode_share: f64,
+    /// How long to wait for the origin when something stale stands by.
+    pub patience: Duration,
+}
+
+/// The cache's parts.
+#[derive(Debug)]
+pub struct Cache {
+    /// The memory tier.
+    pub memory: Memory,
+    /// The purges.
+    pub epochs: Arc<Epochs>,
+    /// Bytes in flight.
+    pub budget: Budget,
+    /// The largest body that is kept.
+    pub object_bytes_max: u64,
+    /// Fetches under way.
+    pub flights: Flights,
+}
+
+/// What a configuration says about requests; swapped whole by a reload.
+#[derive(Debug)]
+pub struct Routes {
+    /// Host and path to site and rule.
+    pub router: Router,
+    /// Origins by name.
+    pub origins: Origins,
+    /// The cache's name in Cache-Status.
+    pub name: String,
+    /// The value of Via.
+    pub via: HeaderValue,
+    /// The port that redirects name.
+    pub https_port: u16,
+}
+
+/// A request's place: its site and key, under the configuration that it began with.
+struct Routed {
+    routes: arc_swap::Guard<Arc<Routes>>,
+    site: Arc<Site>,
+    site_name: Arc<str>,
+    key: Key,
+}
+
+/// A request that did not pass the validator: what is known of it.
+#[derive(Debug)]
+pub struct Refused {
+    /// The method, if it could be read.
+    pub method: Method,
+    /// How the client reached us.
+    pub scheme: Scheme,
+    /// The host, as far as it could be read.
+    pub host: Box<str>,
+    /// The target, as far as it could be read.
+    pub target: Box<str>,
+    /// The version.
+    pub version: Version,
+    /// The client's address.
+    pub client: std::net::IpAddr,
+    /// When it came.
+    pub received: crate::clock::Timestamp,
+}
+
+impl Exchange {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    ///
+    /// When the thread for better forms cannot be started.
+    pub fn start(parts: Parts) -> io::Result<Arc<Self>> {
+        let mut forms = Ok(());
+        let exchange = Arc::new_cyclic(|weak| {
+            let (started, error) = recode::Forms::start(weak.clone(), parts.recode_share);
+            forms = error;
+            Self {
+                routes: ArcSwap::from_pointee(parts.routes),
+                cache: parts.cache,
+                forms: started,
+                sinks: parts.sinks,
+                clock: parts.clock,
+                control: parts.control,
+                drain: parts.drain,
+                readiness: parts.readiness,
+                patience: parts.patience,
+                ids: AtomicU64::new(1),
+                nowhere: Arc::from("-"),
+            }
+        });
+        forms.map(|()| exchange)
+    }
+
+    /// Takes over the sites and origins of a reloaded configuration. Requests under way end as they began.
+    pub fn reload(&self, routes: Routes) {
+        self.routes.store(Arc::new(routes));
+    }
+
+    /// The configuration of the moment.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
+    /// The cache's parts, for the operator's side.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Answers a request.
+    pub async fn run(self: &Arc<Self>, request: Request) -> Response {
+        if request.target.path() == READY_PATH {
+            return self.ready(request);
+        }
+        let routes = self.routes.load();
+        let Some(site) = routes.router.route(&request.host).cloned() else {
+            return self.fail(request, None, Failure::Misdirected);
+        };
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return self.other_method(request, &site);
+        }
+        let key = match site.key(request.target.path(), request.target.query()) {
+            Ok(key) => key,
+            Err(why) => return self.fail(request, Some(&site), Failure::BadPath(why)),
+        };
+        let routed = Routed { site_name: site.shared_name(), routes, site, key };
+        let now = self.clock.now();
+        let strict = routed.site.settings().strict;
+        match lookup::lookup(&self.cache.memory, &self.cache.epochs, &routed.key, &request, strict, now) {
+            Lookup::Fresh(stored) => self.hit(request, &routed, stored, None).await,
+            Lookup::StaleAllowed(stored) => self.hit(request, &routed, stored, None).await,
+            Lookup::WhileRevalidating(stored) => {
+                if let Some(order) = order(&request, &routed, Some(Arc::clone(&stored))) {
+                    self.revalidate(order);
+                }
+                self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate)).await
+            }
+            Lookup::Forward { why, stale } => self.forward(request, &routed, why, stale).await,
+            Lookup::OnlyIfCached => self.fail(request, Some(&routed.site), Failure::OnlyIfCached),
+        }
+    }
+
+    /// Answers on the listener that only redirects to https.
+    pub fn redirect(self: &Arc<Self>, request: Request) -> Response {
+        if request.target.path() == READY_PATH {
+            return self.ready(request);
+        }
+        let routes = self.routes.load();
+        let Some(site) = routes.router.route(&request.host).cloned() else {
+            return self.fail(request, None, Failure::Misdirected);
+        };
+        let port = match routes.https_port {
+            443 => String::new(),
+            port => format!(":{port}"),
+        };
+        let location = format!("https://{}{port}{}", request.host, request.target);
+        let Ok(location) = HeaderValue::try_from(location) else {
+            return self.fail(request, Some(&site), Failure::BadRequest(error::BadRequest::TargetInvalid));
+        };
+        let fields = HeaderMap::from_iter([(LOCATION, location)]);
+        self.plain(request, site.shared_name(), StatusCode::PERMANENT_REDIRECT, fields, Body::Empty, None)
+    }
+
+    /// Answers a request that did not pass the validator.
+    pub fn refuse(&self, refused: Refused, failure: Failure) -> Response {
+        let request = Request {
+            method: refused.method,
+            scheme: refused.scheme,
+            host: refused.host,
+            target: PathAndQuery::try_from(&*refused.target).unwrap_or_else(|_| record::unreadable()),
+            version: refused.version,
+            headers: HeaderMap::new(),
+            client: refused.client,
+            received: refused.received,
+        };
+        self.fail(request, None, failure)
+    }
+
+    async fn hit(
+        self: &Arc<Self>,
+        request: Request,
+        routed: &Routed,
+        stored: Arc<StoredResponse>,
+        detail: Option<Detail>,
+    ) -> Response {
+        let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
+        let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let (outcome, detail) = match detail {
+            None if ttl < 0 => (Outcome::HitStale, None),
+            None if negative => (Outcome::HitNegative, Some(Detail::Negative)),
+            None => (Outcome::Hit, None),
+            stale => (Outcome::HitStale, stale),
+        };
+        let status = Status { handling: Handling::Hit { ttl }, detail };
+        self.respond(request, routed, Subject::Stored(stored), status, outcome).await
+    }
+
+    /// Asks the origin, and answers with what came: a new response, the stored one confirmed, or the stale one after all.
+    async fn forward(
+        self: &Arc<Self>,
+        request: Request,
+        routed: &Routed,
+        why: Forward,
+        stale: Option<Stale>,
+    ) -> Response {
+        let stored = stale.as_ref().map(|stale| Arc::clone(&stale.stored));
+        let Some(order) = order(&request, routed, stored) else {
+            return self.fail(request, Some(&routed.site), error::no_origin());
+        };
+        let outcome = self.fetch(order.clone(), &request, stale.as_ref()).await;
+        let collapsed = outcome.collapsed;
+        let forwarded = |status: Option<u16>, stored: bool, ttl: Option<i64>| Handling::Forwarded {
+            reason: why,
+            status,
+            stored,
+            collapsed,
+            ttl,
+        };
+        match outcome.fetched {
+            Fetched::Stored(stored) => {
+                let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
+                let status = Status { handling: forwarded(Some(304), true, Some(ttl)), detail: None };
+                self.respond(request, routed, Subject::Stored(stored), status, Outcome::Revalidated).await
+            }
+            Fetched::Arriving(arriving) => {
+                let arriving = match asked_range(&request, &arriving) {
+                    Some(range) => self.fetch_range(order, range, &request, arriving).await,
+                    None => arriving,
+                };
+                let detail = arriving.not_stored.map(Detail::NotStored);
+                let code = arriving.head.status.as_u16();
+                let status = Status { handling: forwarded(Some(code), arriving.not_stored.is_none(), None), detail };
+                let outcome = if collapsed { Outcome::Collapsed } else { Outcome::Miss };
+                self.respond(request, routed, Subject::Arriving(arriving), status, outcome).await
+            }
+            Fetched::Failed(error) => {
+                let Some(stale) = stale.filter(|stale| stale.on_error) else {
+                    return self.fail(request, Some(&routed.site), Failure::from_origin(&error));
+                };
+                let detail = Some(Detail::StaleOnError(error.kind.token()));
+                let status = Status { handling: forwarded(None, false, None), detail };
+                self.respond(request, routed, Subject::Stored(stale.stored), status, Outcome::StaleError).await
+            }
+            Fetched::Slow => {
+                let Some(stale) = stale else { return self.fail(request, Some(&routed.site), error::no_origin()) };
+                let detail = Some(Detail::StaleOnError("http_response_timeout"));
+                let status = Status { handling: forwarded(None, false, None), detail };
+                self.respond(request, routed, Subject::Stored(stale.stored), status, Outcome::StaleError).await
+            }
+        }
+    }
+
+    /// Of a body too large to be kept, only the range that was asked for. The whole, if that fails.
+    async fn fetch_range(
+        self: &Arc<Self>,
+        mut order: Order,
+        range: AskedRange,
+        request: &Request,
+        whole: Arc<Arriving>,
+    ) -> Arc<Arriving> {
+        order.range = Some(range);
+        match self.fetch_alone(order, request).await {
+            Fetched::Arriving(part) if part.head.status == StatusCode::PARTIAL_CONTENT => part,
+            _ => whole,
+        }
+    }
+
+    fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
+        let preflight = (request.method == Method::OPTIONS).then(|| site.preflight(&request.headers)).flatten();
+        let Some(preflight) = preflight else { return self.fail(request, Some(site), Failure::MethodNotAllowed) };
+        let fields = preflight.iter().cloned().collect();
+        self.plain(request, site.shared_name(), StatusCode::NO_CONTENT, fields, Body::Empty, None)
+    }
+
+    /// Whether this node wants traffic, for DNS health checks. No site is asked, and no origin.
+    fn ready(self: &Arc<Self>, request: Request) -> Response {
+        let ready = self.readiness.is_ready();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let mut text = String::from(if ready { "ready\n" } else { "not ready:" });
+        self.readiness.reasons().for_each(|reason| text.extend([" ", reason.token()]));
+        let fields = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+            (http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (CONTENT_LENGTH, HeaderValue::from(text.len())),
+        ]);
+        self.plain(request, Arc::clone(&self.nowhere), status, fields, Body::Full(text.into()), None)
+    }
+
+    /// Answers with a failure: its status, its fields, and a body that suits the path.
+    fn fail(&self, request: Request, site: Option<&Arc<Site>>, failure: Failure) -> Response {
+        let status = failure.status();
+        let embeds = site.is_some_and(|site| site.settings().preset == crate::config::Preset::Embed);
+        let mut fields = failure.fields(if embeds { "GET, HEAD, OPTIONS" } else { "GET, HEAD" });
+        let path = request.target.path();
+        if let Some(site) = site {
+            fields.extend(site.rule(path).fields(request.scheme == Scheme::Https).iter().cloned());
+        }
+        let body = error::fill(&mut fields, status, path);
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let routes = self.routes.load();
+        if let Some(value) = failure.cache_status(&routes.name) {
+            fields.insert(respond::CACHE_STATUS, value);
+        }
+        if status.is_server_error() {
+            tracing::debug!(host = %request.host, target = %request.target, failure = failure.token(), "failed");
+        }
+        let name = site.map_or_else(|| Arc::clone(&self.nowhere), |site| site.shared_name());
+        self.plain(request, name, status, fields, Body::Full(body), failure.outcome())
+    }
+
+    fn plain(
+        &self,
+        request: Request,
+        site: Arc<str>,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Body,
+        outcome: Option<Outcome>,
+    ) -> Response {
+        let body = if request.method == Method::HEAD { Body::Empty } else { body };
+        let record = Box::new(Record::new(&self.sinks, request, &site, status, outcome));
+        Response { status, headers, body, record }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.sinks.metrics
+    }
+
+    fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What to fetch for a request; `None` when its site's origin is gone from the configuration.
+fn order(request: &Request, routed: &Routed, stored: Option<Arc<StoredResponse>>) -> Option<Order> {
+    Some(Order {
+        origin: routed.routes.origins.find(&routed.site.settings().origin)?,
+        site: Arc::clone(&routed.site),
+        key: routed.key.clone(),
+        headers: request.headers.clone(),
+        stored,
+        range: None,
+    })
+}
+
+/// The single range that `request` asks of a body too large to be kept: the origin is asked for that alone.
+fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
+    if arriving.not_stored != Some(NotStored::TooLarge) || request.method != Method::GET {
+        return None;
+    }
+    let asked = request.headers.get(RANGE)?;
+    if !respond::if_range_holds(request, &arriving.head) {
+        return None;
+    }
+    match range::select(asked, arriving.length?) {
+        Selection::Single(part) => Some(AskedRange::From { first: part.start, last: Some(part.end - 1) }),
+        _ => None,
+    }
+}
