@@ -1,5 +1,9 @@
 //! Portico's edge node.
 
+pub mod tls;
+
+pub mod site;
+
 pub mod config;
 pub mod telemetry;
 
