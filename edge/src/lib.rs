@@ -1,5 +1,6 @@
 //! Portico's edge node.
 
+pub mod tls;
 pub mod exchange;
 pub mod site;
 pub mod origin;

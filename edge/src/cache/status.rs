@@ -63,6 +63,8 @@ pub enum Detail {
     NotStored(NotStored),
     /// The request allowed nothing but a stored response.
     OnlyIfCached,
+    /// The origin failed, in the words of RFC 9209, and nothing is served instead.
+    OriginFailed(&'static str),
     /// What was stored had been purged.
     Purged,
     /// What was stored is stale by a soft purge.
@@ -80,6 +82,7 @@ impl Detail {
             Self::Negative => "negative",
             Self::NotStored(reason) => reason.token(),
             Self::OnlyIfCached => "only-if-cached",
+            Self::OriginFailed(error) => error,
             Self::Purged => "purged",
             Self::SoftlyPurged => "softly-purged",
             Self::StaleOnError(error) => error,

@@ -10,7 +10,8 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::cache::key::PathError;
-use crate::origin;
+use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
+use crate::origin::{self, error::Kind};
 use crate::telemetry::metrics::Label;
 
 /// Why a request gets no content.
@@ -106,7 +107,7 @@ impl Failure {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::Origin { kind, .. } => kind.status(),
+            Self::Origin { kind, .. } => origin_status(*kind),
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -134,6 +135,31 @@ impl Failure {
         }
     }
 
+    /// What an origin's failure means for the client.
+    pub fn from_origin(error: &origin::Error) -> Self {
+        Self::Origin { kind: error.kind, retry_after: error.retry_after }
+    }
+
+    /// What the cache says of itself (RFC 9211), where it had a part.
+    pub fn cache_status(&self, name: &str) -> Option<HeaderValue> {
+        let (reason, detail) = match self {
+            Self::Origin { kind, .. } => (Forward::UriMiss, Detail::OriginFailed(kind.token())),
+            Self::OnlyIfCached => (Forward::UriMiss, Detail::OnlyIfCached),
+            _ => return None,
+        };
+        let handling = Handling::Forwarded { reason, status: None, stored: false, collapsed: false, ttl: None };
+        Some(Status { handling, detail: Some(detail) }.write(name))
+    }
+
+    /// The word for it in the cache's metrics.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Origin { .. } => Some(Outcome::Error),
+            Self::OnlyIfCached => Some(Outcome::NotCached),
+            _ => None,
+        }
+    }
+
     /// The fields that belong to this failure. None of them lets another cache keep the answer.
     pub fn fields(&self, allow: &'static str) -> HeaderMap {
         let mut fields = HeaderMap::with_capacity(8);
@@ -152,6 +178,25 @@ impl Failure {
             _ => {}
         }
         fields
+    }
+}
+
+/// A failure for which no origin can be blamed.
+pub fn no_origin() -> Failure {
+    Failure::Origin { kind: Kind::ProxyInternalError, retry_after: None }
+}
+
+/// RFC 9110 15.6: whom the status blames. Nothing here is a 404: only an origin that answers can say that.
+fn origin_status(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::BreakerOpen | Kind::ConnectionLimitReached | Kind::ReplicaMissing | Kind::ReplicaStale | Kind::SlowDown => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Kind::ConnectionReadTimeout | Kind::ConnectionTimeout | Kind::DnsTimeout | Kind::HttpResponseTimeout => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        Kind::ProxyInternalError => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_GATEWAY,
     }
 }
 

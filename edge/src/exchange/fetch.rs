@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use super::Exchange;
 use super::lookup::Stale;
 use super::message::Request;
-use super::intake;
+use super::intake::{self, Provenance};
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::key::Key;
@@ -150,7 +150,9 @@ impl Exchange {
             }
             Ok(answer) => match (&order.stored, answer.status) {
                 (Some(stored), StatusCode::NOT_MODIFIED) => {
-                    let freshened = Arc::new(intake::freshened(stored, &order, &answer, times, leader.position));
+                    let source = Arc::clone(&answer.source);
+                    let from = Provenance { id: stored.head.id, source, times, position: leader.position };
+                    let freshened = Arc::new(intake::freshened(stored, &order, &answer, from));
                     self.cache.memory.insert(&order.key, Arc::clone(&freshened));
                     leader.stored(freshened);
                 }
@@ -163,7 +165,8 @@ impl Exchange {
     async fn receive(&self, order: Order, answer: Answer, times: Times, mut leader: Leading) {
         let Answer { status, headers, length, mut body, source } = answer;
         let id = self.next_id();
-        let judged = intake::judge(&order, status, headers, source, times, leader.position, id);
+        let from = Provenance { id, source, times, position: leader.position };
+        let judged = intake::judge(&order, status, headers, length, from);
         let head = Arc::new(judged.head);
         let allowance = match judged.verdict {
             Ok(()) if length.is_none_or(|length| length <= self.cache.object_bytes_max) => {
@@ -178,7 +181,7 @@ impl Exchange {
             Ok(()) => Some(NotStored::OverBudget),
         };
         if let Some(why) = not_stored {
-            self.metrics.not_stored.inc(why);
+            self.metrics().not_stored.inc(why);
         }
         let (mut writer, joiner) = inflight::open(length, allowance);
         let own = not_stored.and_then(|_| joiner.join());
@@ -200,7 +203,7 @@ impl Exchange {
             Ok(Some(whole)) if not_stored.is_none() => {
                 let stored = StoredResponse::new(Arc::clone(&head), intake::own_form(&head, whole));
                 self.cache.memory.insert(&order.key, Arc::new(stored));
-                self.metrics.stored.inc();
+                self.metrics().stored.inc();
                 writer.finish();
             }
             Ok(_) => writer.finish(),
@@ -236,7 +239,7 @@ fn settle(landing: Landing<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error
 }
 
 fn abandoned() -> Fetched {
-    Fetched::Failed(Arc::new(origin::Error::internal("the fetch was given up")))
+    Fetched::Failed(Arc::new(origin::Error::new(origin::error::Kind::ProxyInternalError, "the fetch was given up")))
 }
 
 impl Order {

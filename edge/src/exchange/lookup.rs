@@ -85,11 +85,11 @@ fn weigh(stored: &Arc<StoredResponse>, request: &RequestDirectives, purged: bool
 pub fn standing(epochs: &Epochs, key: &Key, stored: &StoredResponse) -> Standing {
     let last = epochs.last();
     if stored.is_vetted(last) {
-        return Standing::Valid;
+        return Standing::Valid { as_of: last };
     }
     let standing = epochs.judge(key, &stored.head.tags, stored.head.position);
-    if standing == Standing::Valid {
-        stored.vet(last);
+    if let Standing::Valid { as_of } = standing {
+        stored.vet(as_of);
     }
     standing
 }

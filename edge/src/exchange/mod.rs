@@ -150,25 +150,23 @@ impl Exchange {
     ///
     /// When the thread for better forms cannot be started.
     pub fn start(parts: Parts) -> io::Result<Arc<Self>> {
-        let mut forms = Ok(());
-        let exchange = Arc::new_cyclic(|weak| {
-            let (started, error) = recode::Forms::start(weak.clone(), parts.recode_share);
-            forms = error;
-            Self {
-                routes: ArcSwap::from_pointee(parts.routes),
-                cache: parts.cache,
-                forms: started,
-                sinks: parts.sinks,
-                clock: parts.clock,
-                control: parts.control,
-                drain: parts.drain,
-                readiness: parts.readiness,
-                patience: parts.patience,
-                ids: AtomicU64::new(1),
-                nowhere: Arc::from("-"),
-            }
+        let (forms, waiting) = recode::Forms::new();
+        let share = parts.recode_share;
+        let exchange = Arc::new(Self {
+            routes: ArcSwap::from_pointee(parts.routes),
+            cache: parts.cache,
+            forms,
+            sinks: parts.sinks,
+            clock: parts.clock,
+            control: parts.control,
+            drain: parts.drain,
+            readiness: parts.readiness,
+            patience: parts.patience,
+            ids: AtomicU64::new(1),
+            nowhere: Arc::from("-"),
         });
-        forms.map(|()| exchange)
+        recode::start_bettering(Arc::downgrade(&exchange), waiting, share)?;
+        Ok(exchange)
     }
 
     /// Takes over the sites and origins of a reloaded configuration. Requests under way end as they began.

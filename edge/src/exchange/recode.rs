@@ -62,22 +62,17 @@ pub struct Forms {
 
 /// A better form to be made.
 #[derive(Debug)]
-struct Improvement {
+pub(super) struct Improvement {
     key: Key,
     id: u64,
     coding: Coding,
 }
 
 impl Forms {
-    /// Starts the thread that betters forms. It ends when `exchange` is gone.
-    pub(super) fn start(exchange: Weak<Exchange>, share: f64) -> io::Result<Self> {
+    /// The table of forms, and the queue of those to be bettered, which [`start_bettering`] empties.
+    pub(super) fn new() -> (Self, Receiver<Improvement>) {
         let (improvements, waiting) = sync_channel(IMPROVEMENTS_MAX);
-        if share > 0.0 {
-            std::thread::Builder::new()
-                .name("portico-forms".into())
-                .spawn(move || better_forms(&exchange, &waiting, share.min(1.0)))?;
-        }
-        Ok(Self { jobs: Mutex::default(), coders: Semaphore::new(CODERS), improvements })
+        (Self { jobs: Mutex::default(), coders: Semaphore::new(CODERS), improvements }, waiting)
     }
 }
 
@@ -251,14 +246,20 @@ fn suffix(coding: Coding) -> &'static str {
     if coding == Coding::Identity { DECODED } else { coding.suffix(Quality::Fast) }
 }
 
-/// Betters forms, one at a time, within `share` of a core.
-fn better_forms(exchange: &Weak<Exchange>, waiting: &Receiver<Improvement>, share: f64) {
-    while let Ok(improvement) = waiting.recv() {
-        let Some(exchange) = exchange.upgrade() else { return };
-        if let Err(error) = improvement.make(&exchange, share) {
-            tracing::warn!(key = improvement.key.as_str(), %error, "a better form could not be made");
-        }
+/// Starts the thread that betters forms, one at a time, within `share` of a core. It ends when `exchange` is gone.
+pub(super) fn start_bettering(exchange: Weak<Exchange>, waiting: Receiver<Improvement>, share: f64) -> io::Result<()> {
+    if share <= 0.0 {
+        return Ok(());
     }
+    let better_forms = move || {
+        while let Ok(improvement) = waiting.recv() {
+            let Some(exchange) = exchange.upgrade() else { return };
+            if let Err(error) = improvement.make(&exchange, share.min(1.0)) {
+                tracing::warn!(key = improvement.key.as_str(), %error, "a better form could not be made");
+            }
+        }
+    };
+    std::thread::Builder::new().name("portico-forms".into()).spawn(better_forms).map(drop)
 }
 
 impl Improvement {

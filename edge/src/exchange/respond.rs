@@ -96,9 +96,11 @@ impl Exchange {
             },
         };
         self.finish_fields(&mut answer.fields, &request, routed, &head, status, outcome);
+        let head_only = request.method == Method::HEAD;
         let mut record = Record::new(&self.sinks, request, &routed.site_name, answer.status, Some(outcome));
         record.set_coding(answer.coding);
-        Response { status: answer.status, headers: answer.fields, body: answer.body, record: Box::new(record) }
+        let body = if head_only { Body::Empty } else { answer.body };
+        Response { status: answer.status, headers: answer.fields, body, record: Box::new(record) }
     }
 
     /// Turns the plan into fields and a body.
@@ -122,7 +124,7 @@ impl Exchange {
                 if let Some(length) = arriving.length {
                     fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
                 }
-                let reader = if is_head { None } else { Some(arriving.reader().ok_or_else(error::too_late)?) };
+                let reader = if is_head { None } else { Some(arriving.reader().ok_or_else(error::no_origin)?) };
                 Ok(arriving_answer(request, head, fields, arriving.length, reader, etag))
             }
             (Plan::Coded(coding, suffix), _) => {
@@ -156,12 +158,12 @@ impl Exchange {
             // Too many forms are being made: the origin's own will do, unless the client refuses it.
             None => match subject {
                 Subject::Stored(stored) => {
-                    let own = stored.own_form().ok_or_else(error::too_late)?;
+                    let own = stored.own_form().ok_or_else(error::no_origin)?;
                     let etag = own.fields.get(ETAG).cloned();
                     Ok(whole(request, head, own, etag.as_ref()))
                 }
                 Subject::Arriving(arriving) => {
-                    let reader = arriving.reader().ok_or_else(error::too_late)?;
+                    let reader = arriving.reader().ok_or_else(error::no_origin)?;
                     let fields = intake::form_fields(head, head.coding, "");
                     Ok(arriving_answer(request, head, fields, arriving.length, Some(reader), head.etag.as_ref()))
                 }
@@ -182,7 +184,7 @@ impl Exchange {
         let now = self.clock.now();
         let age = freshness::current_age(head.initial_age, head.response_time, now).as_secs();
         // RFC 9111 section 5.1: an Age says that this was not made for the client just now.
-        if age > 0 || !matches!(outcome, Outcome::Miss | Outcome::Collapsed | Outcome::Bypass) {
+        if age > 0 || !matches!(outcome, Outcome::Miss | Outcome::Collapsed) {
             fields.insert(AGE, HeaderValue::from(age));
         }
         self.dress(fields, routed, request.scheme);
@@ -295,6 +297,11 @@ fn evaluate(request: &Request, head: &Head, etag: Option<&HeaderValue>) -> preco
         last_modified: head.last_modified.or_else(|| date_of(head)),
     };
     precondition::evaluate(&request.method, &request.headers, &current)
+}
+
+/// Whether the `If-Range` of a request, if there is one, names the origin's own form of `head`.
+pub(super) fn if_range_holds(request: &Request, head: &Head) -> bool {
+    precondition::if_range(&request.headers, head.etag.as_ref(), head.last_modified, date_of(head))
 }
 
 fn date_of(head: &Head) -> Option<Timestamp> {

@@ -15,7 +15,7 @@ impl Exchange {
     /// Starts a revalidation unless one is under way, or too many are.
     pub(super) fn revalidate(self: &Arc<Self>, order: Order) {
         if self.cache.flights.len() >= REVALIDATIONS_MAX {
-            self.metrics.revalidations_skipped.inc();
+            self.metrics().revalidations_skipped.inc();
             return;
         }
         drop(self.begin(order));

@@ -92,7 +92,7 @@ impl StoredResponse {
 
     /// A response with all of `forms`, the origin's own first.
     pub fn with_forms(head: Arc<Head>, forms: Vec<Arc<Form>>) -> Self {
-        let vetted = AtomicU64::new(head.position.value());
+        let vetted = AtomicU64::new(head.position.number());
         Self { head, forms, vetted }
     }
 
@@ -119,12 +119,12 @@ impl StoredResponse {
 
     /// Whether no purge up to `position` concerns this response, as far as was looked already.
     pub fn is_vetted(&self, position: Position) -> bool {
-        self.vetted.load(Ordering::Relaxed) >= position.value()
+        self.vetted.load(Ordering::Relaxed) >= position.number()
     }
 
     /// Remembers that no purge up to `position` concerns this response.
     pub fn vet(&self, position: Position) {
-        self.vetted.fetch_max(position.value(), Ordering::Relaxed);
+        self.vetted.fetch_max(position.number(), Ordering::Relaxed);
     }
 
     /// Bytes that it takes, its fields estimated.
