@@ -119,7 +119,7 @@ impl Failure {
     pub fn token(&self) -> &'static str {
         match self {
             Self::BadRequest(why) => why.token(),
-            Self::BadPath(why) => why.token(),
+            Self::BadPath(_) => "bad-path",
             Self::BodyNotAllowed => "body-not-allowed",
             Self::ExpectationFailed => "expectation-failed",
             Self::FieldsTooLarge => "fields-too-large",

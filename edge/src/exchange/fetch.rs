@@ -187,13 +187,14 @@ impl Exchange {
         let own = not_stored.and_then(|_| joiner.join());
         let arriving = Arc::new(Arriving { head: Arc::clone(&head), length, not_stored, joiner, own: Mutex::new(own) });
         // The leader of a kept body stays in the table until the body is stored, so that nobody asks for it again.
-        let _leader = match not_stored {
-            Some(_) if !leader.own(arriving) => return,
-            Some(_) => None,
-            None => {
-                leader.arriving(arriving);
-                Some(leader)
+        let _leader = if not_stored.is_some() {
+            if !leader.own(arriving) {
+                return;
             }
+            None
+        } else {
+            leader.arriving(arriving);
+            Some(leader)
         };
         if let Err(why) = pump(&mut body, &mut writer).await {
             writer.fail(why);

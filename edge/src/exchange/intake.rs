@@ -95,7 +95,7 @@ pub fn judge(order: &Order, status: StatusCode, headers: HeaderMap, length: Opti
         response_time: from.times.response,
         initial_age: freshness::corrected_initial_age(&headers, from.times),
         position: from.position,
-        tags: epoch::tags(&headers),
+        tags: epoch::tags(&headers).tags,
         coding: coding.unwrap_or(Coding::Identity),
         etag: validators.etag,
         last_modified: validators.last_modified,

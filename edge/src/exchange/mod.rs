@@ -40,6 +40,7 @@ use crate::drain::{Drain, Readiness};
 use crate::origin::{AskedRange, Origins};
 use crate::representation::range::{self, Selection};
 use crate::site::{Router, Site};
+use crate::telemetry::metrics::Label as _;
 
 /// Where DNS health checks ask whether this node wants traffic.
 pub const READY_PATH: &str = "/.well-known/portico/ready";
