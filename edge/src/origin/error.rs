@@ -70,9 +70,9 @@ pub enum Kind {
     ConnectionTerminated,
     /// No connection within its deadline.
     ConnectionTimeout,
-    /// The origin refuses our credentials.
+    /// The origin refuses our credentials, or there are none.
     CredentialsRefused,
-    /// There are no credentials, or no way to the host.
+    /// There is no way to the host.
     DestinationUnavailable,
     /// The name does not resolve.
     DnsError,
@@ -102,6 +102,8 @@ pub enum Kind {
     ReplicaMissing,
     /// Only a replica answered, with less than what is stored already.
     ReplicaStale,
+    /// The origin refuses this one request (a 4xx without a meaning of its own here).
+    RequestRefused,
     /// The origin asks for fewer requests.
     SlowDown,
     /// The origin's certificate does not verify.
@@ -112,7 +114,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of [`Label::VALUES`].
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::BreakerOpen,
         Self::ChecksumMismatch,
         Self::ConnectionLimitReached,
@@ -136,6 +138,7 @@ impl Kind {
         Self::RedirectRefused,
         Self::ReplicaMissing,
         Self::ReplicaStale,
+        Self::RequestRefused,
         Self::SlowDown,
         Self::TlsCertificateError,
         Self::TlsProtocolError,
@@ -168,6 +171,7 @@ impl Kind {
             | Self::RedirectRefused
             | Self::ReplicaMissing
             | Self::ReplicaStale
+            | Self::RequestRefused
             | Self::TlsCertificateError
             | Self::TlsProtocolError => false,
         }
@@ -196,7 +200,8 @@ impl Kind {
             | Self::RangeRefused
             | Self::RedirectRefused
             | Self::ReplicaMissing
-            | Self::ReplicaStale => false,
+            | Self::ReplicaStale
+            | Self::RequestRefused => false,
             _ => true,
         }
     }
@@ -240,6 +245,7 @@ impl Label for Kind {
         "redirect_refused",
         "replica_missing",
         "replica_stale",
+        "request_refused",
         "slow_down",
         "tls_certificate_error",
         "tls_protocol_error",
@@ -265,6 +271,9 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 fn recognise(cause: &(dyn StdError + 'static)) -> Option<Kind> {
     if let Some(error) = cause.downcast_ref::<Error>() {
         return Some(error.kind);
+    }
+    if cause.is::<aws_credential_types::provider::error::CredentialsError>() {
+        return Some(Kind::CredentialsRefused);
     }
     if let Some(error) = cause.downcast_ref::<rustls::Error>() {
         return Some(match error {

@@ -192,7 +192,7 @@ fn spread(pause: Duration, jitter: f64) -> Duration {
 }
 
 /// How long a look at the canary is believed.
-const CANARY_MEMORY: Duration = Duration::from_secs(30);
+pub const CANARY_MEMORY: Duration = Duration::from_secs(30);
 /// Keys that were readable, kept as canaries when none is configured. Two, so that the deletion of one object does not
 /// look like lost credentials.
 const LAST_GOOD_KEPT: usize = 2;
@@ -230,10 +230,10 @@ impl Canary {
         self.seen = Some((now, readable));
     }
 
-    /// What is known without a look: whether some object was readable a moment ago.
-    pub fn recent(&self, now: Timestamp) -> Option<bool> {
+    /// What is known without a look: whether some object was readable less than `memory` ago.
+    pub fn recent(&self, now: Timestamp, memory: Duration) -> Option<bool> {
         self.seen
-            .filter(|(at, _)| now.since(*at) < CANARY_MEMORY)
+            .filter(|(at, _)| now.since(*at) < memory)
             .map(|(_, readable)| readable)
     }
 
@@ -352,15 +352,18 @@ mod tests {
     #[test]
     fn the_canary_is_what_the_operator_says_or_what_was_readable_last() {
         let mut canary = Canary::new(None);
-        assert_eq!((canary.keys(), canary.recent(START)), (vec![], None));
+        assert_eq!(
+            (canary.keys(), canary.recent(START, CANARY_MEMORY)),
+            (vec![], None)
+        );
         for key in ["a", "b", "b", "c", "b"] {
             canary.readable(key, START);
         }
         assert_eq!(canary.keys(), ["b", "c"]);
-        assert_eq!(canary.recent(at(29)), Some(true));
-        assert_eq!(canary.recent(at(30)), None);
+        assert_eq!(canary.recent(at(29), CANARY_MEMORY), Some(true));
+        assert_eq!(canary.recent(at(30), CANARY_MEMORY), None);
         canary.looked(false, at(31));
-        assert_eq!(canary.recent(at(32)), Some(false));
+        assert_eq!(canary.recent(at(32), CANARY_MEMORY), Some(false));
 
         let mut canary = Canary::new(Some("health".to_owned()));
         canary.readable("a", START);

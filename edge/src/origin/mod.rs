@@ -175,6 +175,9 @@ pub enum StartError {
     /// An endpoint that is not an http or https URL.
     #[error("the endpoint {0:?} of a bucket is not an http:// or https:// URL")]
     Endpoint(String),
+    /// The TLS client could not be made.
+    #[error("the TLS client could not be made")]
+    Tls,
 }
 
 /// Where content comes from.
