@@ -13,6 +13,7 @@ use std::sync::{PoisonError, RwLock};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::key::Key;
+use crate::fields::structured::{BareItem, List, Member};
 
 /// Records kept at most; the answer beyond is in [`Epochs::purge`].
 const RECORDS_MAX: usize = 1_000_000;
@@ -249,7 +250,11 @@ impl Records {
             mark.merge(self.tags.get(tag.as_str()));
         }
         for (length, prefixes) in self.prefixes.range(..=path.len()) {
-            mark.merge(path.as_bytes().get(..*length).and_then(|prefix| prefixes.get(prefix)));
+            mark.merge(
+                path.as_bytes()
+                    .get(..*length)
+                    .and_then(|prefix| prefixes.get(prefix)),
+            );
         }
         mark
     }
@@ -309,7 +314,9 @@ impl Records {
             Some(text.len())
         } else {
             let shorter = self.prefixes.range(..text.len()).next_back();
-            shorter.map(|(length, _)| *length).filter(|length| *length > prefix.host.len())
+            shorter
+                .map(|(length, _)| *length)
+                .filter(|length| *length > prefix.host.len())
         };
         let Some((length, cut)) = length.and_then(|length| Some((length, text.get(..length)?))) else {
             self.note_in(|records| &mut records.hosts, &prefix.host, position, soft);
@@ -408,7 +415,10 @@ const TAG_FIELDS: [(HeaderName, TagSyntax); 5] = [
     (HeaderName::from_static("surrogate-key"), TagSyntax::Spaces),
     (HeaderName::from_static("cache-tag"), TagSyntax::Commas),
     (HeaderName::from_static("cache-groups"), TagSyntax::Strings),
-    (HeaderName::from_static("x-amz-meta-surrogate-key"), TagSyntax::Spaces),
+    (
+        HeaderName::from_static("x-amz-meta-surrogate-key"),
+        TagSyntax::Spaces,
+    ),
     (HeaderName::from_static("x-amz-meta-cache-tag"), TagSyntax::Commas),
 ];
 
@@ -421,7 +431,17 @@ impl TagSyntax {
         match self {
             Self::Commas => text.split(',').map(owned).collect(),
             Self::Spaces => text.split_ascii_whitespace().map(owned).collect(),
-            Self::Strings => Vec::new(),
+            Self::Strings => List::parse([line])
+                .map(|List(members)| members.iter().filter_map(string).collect())
+                .unwrap_or_default(),
         }
+    }
+}
+
+/// The text of a member that is a string.
+fn string(member: &Member) -> Option<String> {
+    match &member.as_item()?.value {
+        BareItem::String(text) => Some(text.clone()),
+        _ => None,
     }
 }

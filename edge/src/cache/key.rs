@@ -161,7 +161,11 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if !raw.starts_with('/') {
         return Err(PathError::NotAbsolute);
     }
-    let path = if raw.bytes().all(stays) { Cow::Borrowed(raw) } else { respell(raw)? };
+    let path = if raw.bytes().all(stays) {
+        Cow::Borrowed(raw)
+    } else {
+        respell(raw)?
+    };
     if path.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(PathError::DotSegment);
     }
@@ -171,7 +175,10 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
 /// The key of the object that a canonical path names in a bucket: decoded, without the leading slash.
 pub fn object_key(canonical_path: &str) -> String {
     let mut decoded = Vec::with_capacity(canonical_path.len());
-    let mut rest = canonical_path.strip_prefix('/').unwrap_or(canonical_path).as_bytes();
+    let mut rest = canonical_path
+        .strip_prefix('/')
+        .unwrap_or(canonical_path)
+        .as_bytes();
     while let Some((byte, after)) = rest.split_first() {
         let escape = (*byte == b'%').then(|| unescape(after)).flatten();
         let (byte, after) = escape.unwrap_or((*byte, after));
@@ -195,9 +202,8 @@ pub fn canonical_query<'a>(raw: Option<&'a str>, rule: &Query) -> Option<Cow<'a,
         Query::Ignore => None,
         Query::Keep => Some(Cow::Borrowed(raw)),
         Query::Sort => Some(sorted(raw, |_| true)),
-        Query::Allow(names) => {
-            Some(sorted(raw, |name| names.iter().any(|allowed| allowed == name))).filter(|query| !query.is_empty())
-        }
+        Query::Allow(names) => Some(sorted(raw, |name| names.iter().any(|allowed| allowed == name)))
+            .filter(|query| !query.is_empty()),
     }
 }
 
@@ -236,7 +242,11 @@ fn respell(raw: &str) -> Result<Cow<'_, str>, PathError> {
     let mut rest = raw.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let escaped = *first == b'%';
-        let (byte, after) = if escaped { unescape(after).ok_or(PathError::Escape)? } else { (*first, after) };
+        let (byte, after) = if escaped {
+            unescape(after).ok_or(PathError::Escape)?
+        } else {
+            (*first, after)
+        };
         refuse(byte, escaped)?;
         let plain = if escaped { is_unreserved(byte) } else { stays(byte) };
         if plain {
@@ -253,7 +263,11 @@ fn respell(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if text.chars().any(char::is_control) {
         return Err(PathError::Control);
     }
-    Ok(if spelled == raw { Cow::Borrowed(raw) } else { Cow::Owned(spelled) })
+    Ok(if spelled == raw {
+        Cow::Borrowed(raw)
+    } else {
+        Cow::Owned(spelled)
+    })
 }
 
 /// Refuses what different software reads differently.

@@ -3,11 +3,12 @@
 //! This is our side towards the origin. What a client's conditional request gets is `representation`'s matter.
 
 use http::header::{
-    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::storability::{NEVER_STORED, connection_options};
+use crate::fields::hop;
 
 /// The validators of a stored response, as they are asked back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,8 +56,7 @@ pub fn selects(stored: &HeaderMap, answer: &HeaderMap) -> bool {
         return if is_weak(new) {
             opaque(new) == opaque(old)
         } else {
-            // A strong validator in the 304 matches a stored one by its text; ours may have been weakened on its way.
-            opaque(new) == opaque(old)
+            new == old
         };
     }
     match answer.get(LAST_MODIFIED) {
@@ -69,14 +69,16 @@ pub fn selects(stored: &HeaderMap, answer: &HeaderMap) -> bool {
 ///
 /// Every field of the answer replaces the stored one, but for those that are never stored and those that say how the
 /// stored content is framed or coded. Age and Date of the old response go in any case: they would make it older than
-/// its validation.
+/// its validation. What a qualified `private` or `no-cache` names still has to go: see
+/// [`stored_fields`](super::storability::stored_fields).
 pub fn freshen(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
     let mut fresh = stored.clone();
     fresh.remove(AGE);
     fresh.remove(DATE);
-    let dropped: Vec<HeaderName> = connection_options(answer).collect();
+    let mut answer = answer.clone();
+    hop::remove(&mut answer);
     for name in answer.keys() {
-        if keeps_stored(name) || dropped.contains(name) || (name == ETAG && stored.contains_key(ETAG)) {
+        if keeps_stored(name) || (name == ETAG && stored.contains_key(ETAG)) {
             continue;
         }
         fresh.remove(name);
@@ -87,12 +89,10 @@ pub fn freshen(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
     fresh
 }
 
-/// Fields of a 304 that change nothing: they belong to its own connection or framing, or the stored content depends
-/// on them. A Content-Digest speaks of the content it came with, and a 304 has none.
+/// Fields of a 304 that change nothing: they belong to its own framing, or the stored content depends on them. A Content-Digest speaks of the content it came with, and a 304 has none.
 fn keeps_stored(name: &HeaderName) -> bool {
     const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-    NEVER_STORED.contains(name)
-        || [CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE].contains(name)
+    [CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE].contains(name)
 }
 
 fn is_weak(etag: &HeaderValue) -> bool {

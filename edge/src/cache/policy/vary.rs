@@ -10,6 +10,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::storability::NotStored;
+use crate::fields::lists::Members;
 
 /// At most so many request fields; beyond, the response is not stored.
 pub const FIELDS_MAX: usize = 8;
@@ -90,7 +91,8 @@ pub fn vary(headers: &HeaderMap, request: &HeaderMap, ignored: &[HeaderName]) ->
             (name, value.map(Vec::into_boxed_slice))
         })
         .collect();
-    let too_long = |value: &Option<Box<[u8]>>| value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES_MAX);
+    let too_long =
+        |value: &Option<Box<[u8]>>| value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES_MAX);
     if fields.iter().any(|(_, value)| too_long(value)) {
         return Vary::TooWide;
     }
@@ -123,10 +125,7 @@ fn nominated(headers: &HeaderMap, ignored: &[HeaderName]) -> Result<Vec<HeaderNa
 
 /// The members of one line of a list.
 fn members(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    line.as_bytes()
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
+    Members::new(line.as_bytes())
 }
 
 /// The value of a request field, for comparison; `None` when it is absent.
@@ -142,7 +141,11 @@ fn normalised(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
     }
     let unordered = name == ACCEPT || name == ACCEPT_LANGUAGE || name == "accept-charset";
     // A quoted parameter of Accept may hold commas and spaces that mean something.
-    Some(if unordered && !joined.contains(&b'"') { sorted_list(&joined) } else { joined })
+    Some(if unordered && !joined.contains(&b'"') {
+        sorted_list(&joined)
+    } else {
+        joined
+    })
 }
 
 /// A list of case-insensitive, unordered members in one spelling.
