@@ -510,7 +510,9 @@ mod tests {
         check(&[("cache-control", "max-age=0, min-fresh=5")], |d| {
             (d.max_age, d.min_fresh) = (seconds(0), seconds(5));
         });
-        check(&[("cache-control", "max-stale")], |d| d.max_stale = Some(Duration::MAX));
+        check(&[("cache-control", "max-stale")], |d| {
+            d.max_stale = Some(Duration::MAX)
+        });
         check(&[("cache-control", "max-stale=9")], |d| d.max_stale = seconds(9));
         check(&[("cache-control", "max-stale=x")], |d| d.max_stale = seconds(0));
         check(&[("cache-control", "only-if-cached, no-transform")], |d| {
@@ -553,19 +555,31 @@ mod tests {
             seconds(3),
         );
         check(&[("cdn-cache-control", "x")], true, None);
-        check(&[("cdn-cache-control", "max-age=2"), ("cdn-cache-control", "x")], true, seconds(2));
+        check(
+            &[("cdn-cache-control", "max-age=2"), ("cdn-cache-control", "x")],
+            true,
+            seconds(2),
+        );
         // Empty or malformed: as if it were not there.
         check(&[("cdn-cache-control", "")], false, seconds(1));
         check(&[("cdn-cache-control", "MAX-AGE=2")], false, seconds(1));
         check(&[("cdn-cache-control", "max-age=2a")], false, seconds(1));
         check(&[("cdn-cache-control", "max-age =2")], false, seconds(1));
-        check(&[("portico-cache-control", "&"), ("cdn-cache-control", "max-age=2")], true, seconds(2));
+        check(
+            &[("portico-cache-control", "&"), ("cdn-cache-control", "max-age=2")],
+            true,
+            seconds(2),
+        );
         // Of the wrong type: stale.
         check(&[("cdn-cache-control", "max-age=\"2\"")], true, seconds(0));
         check(&[("cdn-cache-control", "max-age=-2")], true, seconds(0));
         check(&[("cdn-cache-control", "max-age=2.5")], true, seconds(0));
         check(&[("cdn-cache-control", "max-age")], true, seconds(0));
-        check(&[("surrogate-control", "max-age=4, content=\"ESI/1.0\"")], true, seconds(4));
+        check(
+            &[("surrogate-control", "max-age=4, content=\"ESI/1.0\"")],
+            true,
+            seconds(4),
+        );
         check(&[("surrogate-control", "content=\"ESI/1.0\"")], false, seconds(1));
         check(&[("edge-control", "max-age=9")], false, seconds(1));
     }
@@ -590,7 +604,10 @@ mod tests {
         };
         assert_eq!(found, expected);
         let found = effective(&fields(&[("surrogate-control", "max-age=60+30")]), &targets);
-        assert_eq!((found.max_age, found.stale_while_revalidate), (seconds(60), seconds(30)));
+        assert_eq!(
+            (found.max_age, found.stale_while_revalidate),
+            (seconds(60), seconds(30))
+        );
     }
 
     proptest! {

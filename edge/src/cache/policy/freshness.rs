@@ -334,17 +334,33 @@ mod tests {
         check(&[], 0, Source::None);
         check(&[("cache-control", "max-age=60")], 60, Source::MaxAge);
         check(&[("cache-control", "max-age=60, s-maxage=5")], 5, Source::SMaxage);
-        check(&[("cache-control", "max-age=x"), ("expires", &at(60))], 0, Source::MaxAge);
+        check(
+            &[("cache-control", "max-age=x"), ("expires", &at(60))],
+            0,
+            Source::MaxAge,
+        );
         check(&[("expires", &at(60)), ("date", &at(0))], 60, Source::Expires);
         check(&[("expires", &at(60))], 60, Source::Expires);
         check(&[("expires", &at(60)), ("date", &at(-40))], 100, Source::Expires);
         check(&[("expires", &at(60)), ("date", "nonsense")], 60, Source::Expires);
         check(&[("expires", &at(-60)), ("date", &at(0))], 0, Source::Expires);
         check(&[("expires", "0")], 0, Source::Expires);
-        check(&[("expires", ""), ("last-modified", &at(-1000))], 0, Source::Expires);
+        check(
+            &[("expires", ""), ("last-modified", &at(-1000))],
+            0,
+            Source::Expires,
+        );
         check(&[("expires", &at(5)), ("expires", &at(60))], 5, Source::Expires);
-        check(&[("expires", &at(60)), ("cache-control", "max-age=5")], 5, Source::MaxAge);
-        check(&[("last-modified", &at(-1000)), ("date", &at(0))], 100, Source::Heuristic);
+        check(
+            &[("expires", &at(60)), ("cache-control", "max-age=5")],
+            5,
+            Source::MaxAge,
+        );
+        check(
+            &[("last-modified", &at(-1000)), ("date", &at(0))],
+            100,
+            Source::Heuristic,
+        );
         check(&[("last-modified", &at(-100_000_000))], 86_400, Source::Heuristic);
         check(&[("last-modified", &at(1000))], 0, Source::Heuristic);
         check(&[("last-modified", "nonsense")], 0, Source::None);
@@ -364,7 +380,11 @@ mod tests {
         let modified = at(-1000);
         let check = |status: u16, control: &str, source: Source| {
             let lines = [("last-modified", modified.as_str()), ("cache-control", control)];
-            assert_eq!(of(status, &lines, &silent(), true).source, source, "{status} {control}");
+            assert_eq!(
+                of(status, &lines, &silent(), true).source,
+                source,
+                "{status} {control}"
+            );
         };
         for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
             check(status, "", Source::Heuristic);
@@ -380,7 +400,11 @@ mod tests {
         let minute = ("cache-control", "max-age=60");
         let check = |status: u16, lines: &[(&str, &str)], site: Lifetimes, expected: u64, source: Source| {
             let found = of(status, lines, &site, false);
-            assert_eq!((found.fresh, found.source), (secs(expected), source), "{status} {lines:?} {site:?}");
+            assert_eq!(
+                (found.fresh, found.source),
+                (secs(expected), source),
+                "{status} {lines:?} {site:?}"
+            );
         };
         let ruled = || Lifetimes {
             ttl: Some(secs(7)),
@@ -398,10 +422,28 @@ mod tests {
             ..silent()
         };
         check(200, &[], bounded(), 100, Source::Default);
-        check(200, &[("last-modified", &at(-1000))], bounded(), 100, Source::Default);
-        check(200, &[("cache-control", "max-age=1")], bounded(), 20, Source::MaxAge);
+        check(
+            200,
+            &[("last-modified", &at(-1000))],
+            bounded(),
+            100,
+            Source::Default,
+        );
+        check(
+            200,
+            &[("cache-control", "max-age=1")],
+            bounded(),
+            20,
+            Source::MaxAge,
+        );
         check(200, &[minute], bounded(), 60, Source::MaxAge);
-        check(503, &[("cache-control", "max-age=1")], bounded(), 1, Source::MaxAge);
+        check(
+            503,
+            &[("cache-control", "max-age=1")],
+            bounded(),
+            1,
+            Source::MaxAge,
+        );
         check(302, &[], bounded(), 0, Source::None);
         let crossed = Lifetimes {
             ttl_min: Some(secs(50)),
@@ -420,7 +462,10 @@ mod tests {
             ..silent()
         };
         let found = of(200, &[], &site, true);
-        assert_eq!((found.source, found.stale_if_error), (Source::None, Duration::ZERO));
+        assert_eq!(
+            (found.source, found.stale_if_error),
+            (Source::None, Duration::ZERO)
+        );
         assert_eq!(found.stale_while_revalidate, Duration::ZERO);
         assert_eq!(of(404, &[], &site, true).source, Source::None);
         let ruled = Lifetimes {
@@ -441,11 +486,27 @@ mod tests {
             let found = of(status, &[("cache-control", control)], &site, strict);
             let windows = (found.stale_while_revalidate, found.stale_if_error);
             let expected = (secs(expected.0), secs(expected.1));
-            assert_eq!((windows, found.must_revalidate), (expected, must), "{status} {control} strict={strict}");
+            assert_eq!(
+                (windows, found.must_revalidate),
+                (expected, must),
+                "{status} {control} strict={strict}"
+            );
         };
         check(200, "max-age=1", false, (100, 1000), false);
-        check(200, "max-age=1, stale-while-revalidate=0", false, (0, 1000), false);
-        check(200, "max-age=1, stale-while-revalidate=5, stale-if-error=6", true, (5, 6), false);
+        check(
+            200,
+            "max-age=1, stale-while-revalidate=0",
+            false,
+            (0, 1000),
+            false,
+        );
+        check(
+            200,
+            "max-age=1, stale-while-revalidate=5, stale-if-error=6",
+            true,
+            (5, 6),
+            false,
+        );
         check(200, "max-age=1", true, (0, 0), false);
         for forbidding in ["must-revalidate", "proxy-revalidate", "no-cache"] {
             let control = format!("max-age=1, stale-if-error=9, stale-while-revalidate=9, {forbidding}");
@@ -495,7 +556,14 @@ mod tests {
     #[test]
     fn ttl_is_rounded_down() {
         let lifetime = of(200, &[("cache-control", "max-age=10")], &silent(), true);
-        for (age_ms, expected) in [(0, 10), (1, 9), (9_999, 0), (10_000, 0), (10_001, -1), (12_000, -2)] {
+        for (age_ms, expected) in [
+            (0, 10),
+            (1, 9),
+            (9_999, 0),
+            (10_000, 0),
+            (10_001, -1),
+            (12_000, -2),
+        ] {
             assert_eq!(lifetime.ttl(Duration::from_millis(age_ms)), expected, "{age_ms}");
         }
         assert!(!lifetime.is_fresh(secs(10)));

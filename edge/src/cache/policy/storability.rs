@@ -288,9 +288,21 @@ mod tests {
 
     #[test]
     fn response_directives() {
-        check(200, &[("cache-control", "max-age=60, no-store")], Err(NotStored::NoStore));
-        check(200, &[("cache-control", "max-age=60, private")], Err(NotStored::Private));
-        check(200, &[("cache-control", "public, private")], Err(NotStored::Private));
+        check(
+            200,
+            &[("cache-control", "max-age=60, no-store")],
+            Err(NotStored::NoStore),
+        );
+        check(
+            200,
+            &[("cache-control", "max-age=60, private")],
+            Err(NotStored::Private),
+        );
+        check(
+            200,
+            &[("cache-control", "public, private")],
+            Err(NotStored::Private),
+        );
         check(200, &[("cache-control", "max-age=60, private=\"a\"")], Ok(()));
         check(200, &[("cache-control", "no-cache"), ("etag", "\"a\"")], Ok(()));
         check(200, &[FRESH, ("vary", "a, *")], Err(NotStored::VaryStar));
@@ -324,7 +336,10 @@ mod tests {
         let minute = Some(Duration::from_secs(60));
         assert_eq!(site(minute, None).judge(200, &[], true), Ok(()));
         assert_eq!(site(None, minute).judge(200, &[], false), Ok(()));
-        assert_eq!(site(None, minute).judge(200, &[], true), Err(NotStored::NoLifetime));
+        assert_eq!(
+            site(None, minute).judge(200, &[], true),
+            Err(NotStored::NoLifetime)
+        );
         for failure in [403, 500, 503] {
             assert_eq!(
                 site(minute, minute).judge(failure, &[], false),
@@ -333,7 +348,10 @@ mod tests {
             );
         }
         let private = [("cache-control", "private")];
-        assert_eq!(site(minute, None).judge(200, &private, false), Err(NotStored::Private));
+        assert_eq!(
+            site(minute, None).judge(200, &private, false),
+            Err(NotStored::Private)
+        );
     }
 
     #[test]
@@ -358,9 +376,16 @@ mod tests {
             request: &[("authorization", "Basic x")],
             ..plain()
         };
-        assert_eq!(authorized.judge(200, &[FRESH], true), Err(NotStored::Authorization));
+        assert_eq!(
+            authorized.judge(200, &[FRESH], true),
+            Err(NotStored::Authorization)
+        );
         for allowing in ["public, max-age=1", "s-maxage=1", "must-revalidate, max-age=1"] {
-            assert_eq!(authorized.judge(200, &[("cache-control", allowing)], true), Ok(()), "{allowing}");
+            assert_eq!(
+                authorized.judge(200, &[("cache-control", allowing)], true),
+                Ok(()),
+                "{allowing}"
+            );
         }
     }
 

@@ -104,3 +104,121 @@ fn opaque(etag: &HeaderValue) -> &[u8] {
     let bytes = etag.as_bytes();
     bytes.strip_prefix(b"W/").unwrap_or(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        fields
+    }
+
+    const DAY: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const NEXT_DAY: &str = "Mon, 07 Nov 1994 08:49:37 GMT";
+
+    #[test]
+    fn both_validators_are_asked_back() {
+        let mut request = HeaderMap::new();
+        conditions(&fields(&[("etag", "W/\"a\""), ("last-modified", DAY)])).apply(&mut request);
+        assert_eq!(
+            request,
+            fields(&[("if-none-match", "W/\"a\""), ("if-modified-since", DAY)])
+        );
+        assert!(conditions(&fields(&[("x", "y")])).is_empty());
+    }
+
+    #[test]
+    fn which_304_is_about_the_stored_response() {
+        let check = |stored: &[(&str, &str)], answer: &[(&str, &str)], expected: bool| {
+            assert_eq!(
+                selects(&fields(stored), &fields(answer)),
+                expected,
+                "{stored:?} {answer:?}"
+            );
+        };
+        let strong = ("etag", "\"a\"");
+        let weak = ("etag", "W/\"a\"");
+        let day = ("last-modified", DAY);
+        check(&[strong], &[strong], true);
+        check(&[strong], &[("etag", "\"b\"")], false);
+        check(&[strong], &[weak], true);
+        check(&[weak], &[weak], true);
+        check(&[weak], &[("etag", "W/\"b\"")], false);
+        check(&[weak], &[strong], false);
+        check(&[day], &[strong, day], false);
+        check(&[strong, day], &[strong, ("last-modified", NEXT_DAY)], true);
+        check(&[day], &[day], true);
+        check(&[day], &[("last-modified", NEXT_DAY)], false);
+        check(&[strong], &[day], true);
+        check(&[strong, day], &[], true);
+        check(&[], &[], true);
+    }
+
+    #[test]
+    fn freshening() {
+        let check = |stored: &[(&str, &str)], answer: &[(&str, &str)], expected: &[(&str, &str)]| {
+            assert_eq!(
+                freshen(&fields(stored), &fields(answer)),
+                fields(expected),
+                "{answer:?}"
+            );
+        };
+        check(&[("a", "1")], &[("a", "2")], &[("a", "2")]);
+        check(&[("a", "1"), ("a", "2")], &[("a", "3")], &[("a", "3")]);
+        check(
+            &[("a", "1")],
+            &[("a", "3"), ("a", "4")],
+            &[("a", "3"), ("a", "4")],
+        );
+        check(&[("a", "1")], &[("b", "2")], &[("a", "1"), ("b", "2")]);
+        for kept in [
+            "content-length",
+            "content-encoding",
+            "content-range",
+            "content-digest",
+            "etag",
+        ] {
+            check(&[(kept, "1")], &[(kept, "2")], &[(kept, "1")]);
+        }
+        for kept_out in [
+            "content-length",
+            "content-encoding",
+            "content-range",
+            "connection",
+            "transfer-encoding",
+        ] {
+            check(&[("a", "1")], &[(kept_out, "2")], &[("a", "1")]);
+        }
+        check(
+            &[("x-hop", "1")],
+            &[("connection", "x-hop"), ("x-hop", "2")],
+            &[("x-hop", "1")],
+        );
+        check(
+            &[("a", "1")],
+            &[("etag", "\"x\"")],
+            &[("a", "1"), ("etag", "\"x\"")],
+        );
+        for updated in [
+            "content-type",
+            "cache-control",
+            "expires",
+            "last-modified",
+            "vary",
+            "content-location",
+        ] {
+            check(&[(updated, "1")], &[(updated, "2")], &[(updated, "2")]);
+        }
+        check(
+            &[("age", "100"), ("date", DAY)],
+            &[("date", NEXT_DAY)],
+            &[("date", NEXT_DAY)],
+        );
+        check(&[("age", "100")], &[("age", "3")], &[("age", "3")]);
+        check(&[("age", "100"), ("date", DAY), ("a", "1")], &[], &[("a", "1")]);
+    }
+}
