@@ -13,6 +13,7 @@ use std::sync::{PoisonError, RwLock};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::key::Key;
+use crate::fields::structured::{BareItem, List, Member};
 
 /// Records kept at most; the answer beyond is in [`Epochs::purge`].
 const RECORDS_MAX: usize = 1_000_000;
@@ -249,7 +250,11 @@ impl Records {
             mark.merge(self.tags.get(tag.as_str()));
         }
         for (length, prefixes) in self.prefixes.range(..=path.len()) {
-            mark.merge(path.as_bytes().get(..*length).and_then(|prefix| prefixes.get(prefix)));
+            mark.merge(
+                path.as_bytes()
+                    .get(..*length)
+                    .and_then(|prefix| prefixes.get(prefix)),
+            );
         }
         mark
     }
@@ -309,7 +314,9 @@ impl Records {
             Some(text.len())
         } else {
             let shorter = self.prefixes.range(..text.len()).next_back();
-            shorter.map(|(length, _)| *length).filter(|length| *length > prefix.host.len())
+            shorter
+                .map(|(length, _)| *length)
+                .filter(|length| *length > prefix.host.len())
         };
         let Some((length, cut)) = length.and_then(|length| Some((length, text.get(..length)?))) else {
             self.note_in(|records| &mut records.hosts, &prefix.host, position, soft);
@@ -408,7 +415,10 @@ const TAG_FIELDS: [(HeaderName, TagSyntax); 5] = [
     (HeaderName::from_static("surrogate-key"), TagSyntax::Spaces),
     (HeaderName::from_static("cache-tag"), TagSyntax::Commas),
     (HeaderName::from_static("cache-groups"), TagSyntax::Strings),
-    (HeaderName::from_static("x-amz-meta-surrogate-key"), TagSyntax::Spaces),
+    (
+        HeaderName::from_static("x-amz-meta-surrogate-key"),
+        TagSyntax::Spaces,
+    ),
     (HeaderName::from_static("x-amz-meta-cache-tag"), TagSyntax::Commas),
 ];
 
@@ -421,7 +431,311 @@ impl TagSyntax {
         match self {
             Self::Commas => text.split(',').map(owned).collect(),
             Self::Spaces => text.split_ascii_whitespace().map(owned).collect(),
-            Self::Strings => Vec::new(),
+            Self::Strings => List::parse([line])
+                .map(|List(members)| members.iter().filter_map(string).collect())
+                .unwrap_or_default(),
         }
+    }
+}
+
+/// The text of a member that is a string.
+fn string(member: &Member) -> Option<String> {
+    match &member.as_item()?.value {
+        BareItem::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(path: &str, query: Option<&str>) -> Key {
+        Key::new("assets", "cdn.example.com", path, query)
+    }
+
+    fn tag(text: &str) -> Tag {
+        Tag::new(text).unwrap()
+    }
+
+    fn url(path: &str, query: Option<&str>) -> Purge {
+        Purge {
+            urls: vec![Url {
+                host: "cdn.example.com".into(),
+                path: path.into(),
+                query: query.map(Into::into),
+            }],
+            ..Purge::default()
+        }
+    }
+
+    fn prefix(path: &str) -> Purge {
+        Purge {
+            prefixes: vec![Prefix {
+                host: "cdn.example.com".into(),
+                path: path.into(),
+            }],
+            ..Purge::default()
+        }
+    }
+
+    fn host(host: &str) -> Purge {
+        Purge {
+            hosts: vec![host.into()],
+            ..Purge::default()
+        }
+    }
+
+    fn tagged(text: &str) -> Purge {
+        Purge {
+            tags: vec![tag(text)],
+            ..Purge::default()
+        }
+    }
+
+    fn everything() -> Purge {
+        Purge {
+            everything: true,
+            ..Purge::default()
+        }
+    }
+
+    #[test]
+    fn what_a_purge_reaches() {
+        let check = |purge: Purge, path: &str, query: Option<&str>, purged: bool| {
+            for soft in [false, true] {
+                let epochs = Epochs::default();
+                let before = epochs.now();
+                let at = epochs.purge(&Purge {
+                    soft,
+                    ..purge.clone()
+                });
+                let expected = match (purged, soft) {
+                    (false, _) => Standing::Valid { as_of: at },
+                    (true, false) => Standing::Purged,
+                    (true, true) => Standing::SoftlyPurged,
+                };
+                let tags = [tag("widget"), tag("eu")];
+                assert_eq!(
+                    epochs.judge(&key(path, query), &tags, before),
+                    expected,
+                    "{purge:?} {path} {query:?}"
+                );
+                let after = epochs.judge(&key(path, query), &tags, epochs.now());
+                assert_eq!(after, Standing::Valid { as_of: at }, "fetched after {purge:?}");
+            }
+        };
+        check(url("/a.js", None), "/a.js", None, true);
+        check(url("/a.js", None), "/a.js", Some("v=1"), true);
+        check(url("/a.js", Some("v=1")), "/a.js", Some("v=1"), true);
+        check(url("/a.js", Some("v=1")), "/a.js", Some("v=2"), false);
+        check(url("/a.js", Some("v=1")), "/a.js", None, false);
+        check(url("/a.js", None), "/a.jsx", None, false);
+        check(prefix("/client/"), "/client/1.js", Some("x"), true);
+        check(prefix("/client/1"), "/client/1.js", None, true);
+        check(prefix("/client/1.js"), "/client/1.js", None, true);
+        check(prefix("/client/1.js"), "/client/1.j", None, false);
+        check(prefix("/client/"), "/client", None, false);
+        check(prefix(""), "/", None, true);
+        check(tagged("eu"), "/", None, true);
+        check(tagged("EU"), "/", None, false);
+        check(host("cdn.example.com"), "/", None, true);
+        check(host("example.com"), "/", None, false);
+        check(everything(), "/", None, true);
+        check(Purge::default(), "/", None, false);
+    }
+
+    #[test]
+    fn a_fetch_begun_before_a_purge_is_purged_however_late_it_ends() {
+        let epochs = Epochs::default();
+        let early = epochs.now();
+        let purged_at = epochs.purge(&url("/a", None));
+        let late = epochs.now();
+        epochs.purge(&url("/b", None));
+        assert_eq!(epochs.judge(&key("/a", None), &[], early), Standing::Purged);
+        assert!(late >= purged_at);
+        assert_eq!(
+            epochs.judge(&key("/a", None), &[], late),
+            Standing::Valid { as_of: epochs.last() }
+        );
+    }
+
+    #[test]
+    fn hard_wins_over_soft_in_either_order() {
+        for first_soft in [false, true] {
+            let epochs = Epochs::default();
+            let before = epochs.now();
+            for soft in [first_soft, !first_soft] {
+                epochs.purge(&Purge { soft, ..tagged("t") });
+            }
+            let found = epochs.judge(&key("/", None), &[tag("t")], before);
+            assert_eq!(found, Standing::Purged);
+        }
+    }
+
+    #[test]
+    fn what_was_found_valid_is_asked_again_only_after_the_next_purge() {
+        let epochs = Epochs::default();
+        let fetched = epochs.now();
+        epochs.purge(&url("/other", None));
+        let Standing::Valid { as_of } = epochs.judge(&key("/", None), &[], fetched) else {
+            panic!("not concerned");
+        };
+        assert_eq!(as_of, epochs.last());
+        epochs.purge(&everything());
+        assert!(as_of < epochs.last());
+        assert_eq!(epochs.judge(&key("/", None), &[], as_of), Standing::Purged);
+    }
+
+    #[test]
+    fn a_repeated_purge_takes_no_more_room() {
+        let epochs = Epochs::default();
+        for _ in 0..10 {
+            epochs.purge(&url("/a", None));
+            epochs.purge(&prefix("/a"));
+        }
+        assert_eq!((epochs.records(), epochs.last().number()), (2, 20));
+        epochs.purge(&everything());
+        assert_eq!(epochs.records(), 0, "nothing older matters after everything");
+    }
+
+    #[test]
+    fn when_the_records_are_full_the_older_half_purges_everything_before_it() {
+        let epochs = Epochs {
+            records_max: 10,
+            ..Epochs::default()
+        };
+        let start = epochs.now();
+        for n in 0..10 {
+            epochs.purge(&url(&format!("/{n}"), None));
+        }
+        assert_eq!((epochs.records(), epochs.folds()), (10, 0));
+        assert!(matches!(
+            epochs.judge(&key("/x", None), &[], start),
+            Standing::Valid { .. }
+        ));
+        let before_last = epochs.now();
+        epochs.purge(&tagged("t"));
+        assert_eq!(epochs.folds(), 1);
+        assert!(epochs.records() <= 5, "{}", epochs.records());
+        // Old and never purged: purged now, on the safe side. Recent: as before.
+        assert_eq!(epochs.judge(&key("/x", None), &[], start), Standing::Purged);
+        assert!(matches!(
+            epochs.judge(&key("/x", None), &[], before_last),
+            Standing::Valid { .. }
+        ));
+        assert_eq!(
+            epochs.judge(&key("/x", None), &[tag("t")], before_last),
+            Standing::Purged
+        );
+        assert_eq!(epochs.judge(&key("/9", None), &[], Position(9)), Standing::Purged);
+    }
+
+    #[test]
+    fn a_batch_larger_than_the_room_purges_everything_before_it() {
+        let epochs = Epochs {
+            records_max: 10,
+            ..Epochs::default()
+        };
+        let start = epochs.now();
+        let urls = (0..50).flat_map(|n| url(&format!("/{n}"), None).urls).collect();
+        epochs.purge(&Purge {
+            urls,
+            ..Purge::default()
+        });
+        assert_eq!(epochs.records(), 0);
+        assert_eq!(epochs.judge(&key("/17", None), &[], start), Standing::Purged);
+        assert!(matches!(
+            epochs.judge(&key("/17", None), &[], epochs.now()),
+            Standing::Valid { .. }
+        ));
+    }
+
+    #[test]
+    fn too_many_prefix_lengths_purge_a_shorter_prefix_or_the_host() {
+        let epochs = Epochs::default();
+        for n in 0..PREFIX_LENGTHS_MAX {
+            epochs.purge(&prefix(&format!("/{}", "a".repeat(2 * n + 2))));
+        }
+        assert_eq!(epochs.folds(), 0);
+        let before = epochs.now();
+        epochs.purge(&prefix("/bbb"));
+        assert_eq!(epochs.folds(), 1, "cut to the length before");
+        assert_eq!(epochs.judge(&key("/bbbb", None), &[], before), Standing::Purged);
+        assert_eq!(epochs.judge(&key("/bbx", None), &[], before), Standing::Purged);
+        assert!(matches!(
+            epochs.judge(&key("/bx", None), &[], before),
+            Standing::Valid { .. }
+        ));
+        epochs.purge(&prefix("/"));
+        assert_eq!(
+            epochs.judge(&key("/bx", None), &[], before),
+            Standing::Purged,
+            "the whole host"
+        );
+    }
+
+    #[test]
+    fn no_purge_is_missed_while_others_look() {
+        let epochs = Epochs::default();
+        let key = key("/a", None);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        let before = epochs.now();
+                        let at = epochs.purge(&url("/a", None));
+                        assert!(at > before);
+                        assert_eq!(epochs.judge(&key, &[], before), Standing::Purged);
+                        assert!(epochs.now() >= at);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                let mut as_of = epochs.now();
+                while as_of.number() < 6_000 {
+                    let now = epochs.now();
+                    let standing = epochs.judge(&key, &[], as_of);
+                    // Every purge concerns this key, so whatever is behind must be purged.
+                    assert!(standing == Standing::Purged || now == as_of, "{standing:?}");
+                    as_of = now;
+                }
+            });
+        });
+        assert_eq!(epochs.last().number(), 6_000);
+    }
+
+    #[test]
+    fn tags_are_read_from_every_field_that_carries_them() {
+        let check = |lines: &[(&'static str, &str)], expected: &[&str], excess: usize| {
+            let mut fields = HeaderMap::new();
+            for (name, value) in lines {
+                fields.append(HeaderName::from_static(name), value.parse().unwrap());
+            }
+            let found = tags(&fields);
+            let texts: Vec<_> = found.tags.iter().map(Tag::as_str).collect();
+            assert_eq!((texts.as_slice(), found.excess), (expected, excess), "{lines:?}");
+        };
+        check(&[], &[], 0);
+        check(&[("surrogate-key", " a  b\tc ")], &["a", "b", "c"], 0);
+        check(&[("cache-tag", "a b, c,,")], &["a b", "c"], 0);
+        check(&[("cache-groups", "\"a\", \"b, c\";x=1")], &["a", "b, c"], 0);
+        check(&[("cache-groups", "\"a\", b")], &["a"], 0);
+        check(&[("cache-groups", "\"a")], &[], 0);
+        check(&[("x-amz-meta-surrogate-key", "a b")], &["a", "b"], 0);
+        check(&[("x-amz-meta-cache-tag", "a, b")], &["a", "b"], 0);
+        check(
+            &[
+                ("cache-tag", "b,a"),
+                ("surrogate-key", "a"),
+                ("surrogate-key", "c"),
+            ],
+            &["a", "c", "b"],
+            0,
+        );
+        check(&[("cache-tag", &"x".repeat(TAG_BYTES_MAX + 1))], &[], 1);
+        let many: Vec<String> = (0..TAGS_MAX + 3).map(|n| n.to_string()).collect();
+        let kept: Vec<&str> = many.iter().take(TAGS_MAX).map(String::as_str).collect();
+        check(&[("surrogate-key", &many.join(" "))], &kept, 3);
     }
 }

@@ -161,7 +161,11 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if !raw.starts_with('/') {
         return Err(PathError::NotAbsolute);
     }
-    let path = if raw.bytes().all(stays) { Cow::Borrowed(raw) } else { respell(raw)? };
+    let path = if raw.bytes().all(stays) {
+        Cow::Borrowed(raw)
+    } else {
+        respell(raw)?
+    };
     if path.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(PathError::DotSegment);
     }
@@ -171,7 +175,10 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
 /// The key of the object that a canonical path names in a bucket: decoded, without the leading slash.
 pub fn object_key(canonical_path: &str) -> String {
     let mut decoded = Vec::with_capacity(canonical_path.len());
-    let mut rest = canonical_path.strip_prefix('/').unwrap_or(canonical_path).as_bytes();
+    let mut rest = canonical_path
+        .strip_prefix('/')
+        .unwrap_or(canonical_path)
+        .as_bytes();
     while let Some((byte, after)) = rest.split_first() {
         let escape = (*byte == b'%').then(|| unescape(after)).flatten();
         let (byte, after) = escape.unwrap_or((*byte, after));
@@ -195,9 +202,8 @@ pub fn canonical_query<'a>(raw: Option<&'a str>, rule: &Query) -> Option<Cow<'a,
         Query::Ignore => None,
         Query::Keep => Some(Cow::Borrowed(raw)),
         Query::Sort => Some(sorted(raw, |_| true)),
-        Query::Allow(names) => {
-            Some(sorted(raw, |name| names.iter().any(|allowed| allowed == name))).filter(|query| !query.is_empty())
-        }
+        Query::Allow(names) => Some(sorted(raw, |name| names.iter().any(|allowed| allowed == name)))
+            .filter(|query| !query.is_empty()),
     }
 }
 
@@ -236,7 +242,11 @@ fn respell(raw: &str) -> Result<Cow<'_, str>, PathError> {
     let mut rest = raw.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let escaped = *first == b'%';
-        let (byte, after) = if escaped { unescape(after).ok_or(PathError::Escape)? } else { (*first, after) };
+        let (byte, after) = if escaped {
+            unescape(after).ok_or(PathError::Escape)?
+        } else {
+            (*first, after)
+        };
         refuse(byte, escaped)?;
         let plain = if escaped { is_unreserved(byte) } else { stays(byte) };
         if plain {
@@ -253,7 +263,11 @@ fn respell(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if text.chars().any(char::is_control) {
         return Err(PathError::Control);
     }
-    Ok(if spelled == raw { Cow::Borrowed(raw) } else { Cow::Owned(spelled) })
+    Ok(if spelled == raw {
+        Cow::Borrowed(raw)
+    } else {
+        Cow::Owned(spelled)
+    })
 }
 
 /// Refuses what different software reads differently.
@@ -277,4 +291,199 @@ fn unescape(rest: &[u8]) -> Option<(u8, &[u8])> {
 
 fn hex_digit(nibble: u8) -> char {
     char::from_digit(u32::from(nibble), 16).map_or('0', |digit| digit.to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_that_are_kept_or_spelled_anew() {
+        let check = |raw: &str, expected: &str, object: &str| {
+            let path = canonical_path(raw).unwrap();
+            assert_eq!(path, expected, "{raw}");
+            assert_eq!(
+                matches!(path, Cow::Borrowed(_)),
+                raw == expected,
+                "{raw} is borrowed when it is right"
+            );
+            assert_eq!(object_key(&path), object, "{raw}");
+        };
+        check("/", "/", "");
+        check("/client/app.js", "/client/app.js", "client/app.js");
+        check("/%61%2Dz%7e", "/a-z~", "a-z~");
+        check("/a%c3%a9", "/a%C3%A9", "a\u{e9}");
+        check("/a%C3%A9", "/a%C3%A9", "a\u{e9}");
+        check("/a\u{e9}", "/a%C3%A9", "a\u{e9}");
+        check("/a%20b", "/a%20b", "a b");
+        check("/a+b%2b", "/a+b%2B", "a+b+");
+        check("/a|b\"{}", "/a%7Cb%22%7B%7D", "a|b\"{}");
+        check("/a%25b", "/a%25b", "a%b");
+        check("/a%2561", "/a%2561", "a%61");
+        // No folding: each of these is a key of its own.
+        check("//a//b/", "//a//b/", "/a//b/");
+        check("/a.js;x.css", "/a.js;x.css", "a.js;x.css");
+        check("/a.js%23x", "/a.js%23x", "a.js#x");
+        check("/a.js%3fx", "/a.js%3Fx", "a.js?x");
+        check("/...", "/...", "...");
+        check("/.a/a./a..b", "/.a/a./a..b", ".a/a./a..b");
+        check("/!$&'()*+,;=:@", "/!$&'()*+,;=:@", "!$&'()*+,;=:@");
+    }
+
+    #[test]
+    fn paths_that_are_refused() {
+        let check = |raw: &str, expected: PathError| assert_eq!(canonical_path(raw), Err(expected), "{raw}");
+        for dots in [
+            "/.",
+            "/..",
+            "/a/./b",
+            "/a/../b",
+            "/a/..",
+            "/%2e%2e/a",
+            "/.%2E",
+            "/%2e",
+            "/%2e./",
+            "/a/%2E%2e/b",
+        ] {
+            check(dots, PathError::DotSegment);
+        }
+        check("/a%2fb", PathError::EscapedSlash);
+        check("/a%2Fb", PathError::EscapedSlash);
+        check("/..%2f", PathError::EscapedSlash);
+        check("/a%5cb", PathError::Backslash);
+        check("/a\\b", PathError::Backslash);
+        for control in [
+            "/%00",
+            "/a.js%00.css",
+            "/%0d%0a",
+            "/%7f",
+            "/a\tb",
+            "/a\0",
+            "/%C2%80",
+        ] {
+            check(control, PathError::Control);
+        }
+        for escape in ["/%", "/%4", "/%zz", "/a%+1", "/%u0041"] {
+            check(escape, PathError::Escape);
+        }
+        for overlong in [
+            "/%c0%ae",
+            "/%c0%af",
+            "/%ff",
+            "/%e9",
+            "/%ed%a0%80",
+            "/%f8%80%80%80%af",
+        ] {
+            check(overlong, PathError::NotUtf8);
+        }
+        for relative in ["", "a", "*", "http://a/b", "%2fa", "\\a"] {
+            check(relative, PathError::NotAbsolute);
+        }
+        for delimiter in ["/a b", "/a#b", "/a?b"] {
+            check(delimiter, PathError::Delimiter);
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let allow = || Query::Allow(vec!["b".into(), "a".into()]);
+        let check = |raw: Option<&str>, rule: Query, expected: Option<&str>| {
+            assert_eq!(
+                canonical_query(raw, &rule).as_deref(),
+                expected,
+                "{raw:?} {rule:?}"
+            );
+        };
+        check(Some("b=1&a=2"), Query::Ignore, None);
+        check(Some("b=1&a=2"), Query::Keep, Some("b=1&a=2"));
+        check(Some(""), Query::Keep, Some(""));
+        check(Some("b=1&a=2"), Query::Sort, Some("a=2&b=1"));
+        check(Some("b=1&a=2&a=1"), Query::Sort, Some("a=2&a=1&b=1"));
+        check(Some("a&b"), Query::Sort, Some("a&b"));
+        check(Some("a=1&&"), Query::Sort, Some("&&a=1"));
+        check(Some("c=3&b=1&a=2"), allow(), Some("a=2&b=1"));
+        check(Some("b=1&utm=x"), allow(), Some("b=1"));
+        check(Some("utm=x"), allow(), None);
+        check(Some(""), allow(), None);
+        check(Some("A=1"), allow(), None);
+        for rule in [Query::Ignore, Query::Keep, Query::Sort, allow()] {
+            check(None, rule, None);
+        }
+    }
+
+    #[test]
+    fn too_many_parameters_stay_as_they_came() {
+        let many: Vec<String> = (0..PARAMETERS_MAX).rev().map(|n| format!("a{n:02}")).collect();
+        let just = many.join("&");
+        assert_ne!(
+            canonical_query(Some(&just), &Query::Sort).as_deref(),
+            Some(just.as_str())
+        );
+        let beyond = format!("{just}&a");
+        assert_eq!(
+            canonical_query(Some(&beyond), &Query::Sort).as_deref(),
+            Some(beyond.as_str())
+        );
+        // Those that do not take part do not count.
+        let rule = Query::Allow(vec!["a".into()]);
+        assert_eq!(canonical_query(Some(&beyond), &rule).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn keys_tell_their_parts_and_are_equal_only_as_a_whole() {
+        let key = Key::new("widgets@eu", "cdn.example.com", "/a/b.js", Some("v=1"));
+        assert_eq!(key.as_str(), "widgets@eu|cdn.example.com|/a/b.js?v=1");
+        assert_eq!(
+            (key.origin(), key.host(), key.path(), key.query()),
+            ("widgets@eu", "cdn.example.com", "/a/b.js", Some("v=1"))
+        );
+        let twin = Key::new("widgets@eu", "cdn.example.com", "/a/b.js", Some("v=1"));
+        assert_eq!((&key, key.hash64()), (&twin, twin.hash64()));
+        let others = [
+            Key::new("widgets@us", "cdn.example.com", "/a/b.js", Some("v=1")),
+            Key::new("widgets@eu", "other.example.com", "/a/b.js", Some("v=1")),
+            Key::new("widgets@eu", "cdn.example.com", "/a/B.js", Some("v=1")),
+            Key::new("widgets@eu", "cdn.example.com", "/a/b.js", Some("")),
+            Key::new("widgets@eu", "cdn.example.com", "/a/b.js", None),
+        ];
+        for other in others {
+            assert_ne!(key, other);
+        }
+        let bare = Key::new("o", "h", "/", None);
+        assert_eq!(
+            (bare.path(), bare.query(), bare.target()),
+            ("/", None, ("h|/", None))
+        );
+        assert_eq!(Key::new("o", "h", "/", Some("")).query(), Some(""));
+        assert_ne!(Key::new("a|b", "c", "/", None), Key::new("a", "b|c", "/", None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_canonical_path_is_a_fixed_point(raw in "/[a-z0-9./%~;\\\\?# |éFcC2eE5-]{0,40}") {
+            if let Ok(path) = canonical_path(&raw) {
+                prop_assert_eq!(canonical_path(&path), Ok(Cow::Borrowed(&*path)));
+                let object = object_key(&path);
+                for segment in object.split('/').chain(path.split('/')) {
+                    prop_assert!(segment != "." && segment != "..", "{}", raw);
+                }
+                prop_assert_eq!(object.matches('/').count() + 1, path.matches('/').count());
+                prop_assert!(!object.contains(['\0', '\\']));
+            }
+        }
+
+        #[test]
+        fn nothing_that_a_client_sends_panics(raw in any::<String>(), query in any::<String>()) {
+            let _ = canonical_path(&raw);
+            let _ = canonical_path(&format!("/{raw}"));
+            let _ = object_key(&raw);
+            for rule in [Query::Sort, Query::Allow(vec!["a".into()])] {
+                if let Some(once) = canonical_query(Some(&query), &rule) {
+                    prop_assert_eq!(canonical_query(Some(&once), &rule), Some(Cow::Borrowed(&*once)));
+                }
+            }
+        }
+    }
 }

@@ -242,3 +242,104 @@ fn write_name(out: &mut String, name: &str) {
     }
     out.push('"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fields::structured::List;
+
+    fn forwarded(reason: Forward) -> Handling {
+        Handling::Forwarded {
+            reason,
+            status: None,
+            stored: false,
+            collapsed: false,
+            ttl: None,
+        }
+    }
+
+    #[test]
+    fn the_member_of_cache_status() {
+        let check = |handling: Handling, detail: Option<Detail>, expected: &str| {
+            let written = Status { handling, detail }.write("portico");
+            assert_eq!(written, expected);
+            assert!(List::parse([&written]).is_ok(), "{expected}");
+        };
+        check(Handling::Hit { ttl: 30 }, None, "portico; hit; ttl=30");
+        check(
+            Handling::Hit { ttl: -5 },
+            Some(Detail::StaleWhileRevalidate),
+            "portico; hit; ttl=-5; detail=stale-while-revalidate",
+        );
+        check(forwarded(Forward::Bypass), None, "portico; fwd=bypass");
+        check(
+            Handling::Forwarded {
+                reason: Forward::UriMiss,
+                status: Some(200),
+                stored: true,
+                collapsed: true,
+                ttl: Some(60),
+            },
+            None,
+            "portico; fwd=uri-miss; fwd-status=200; ttl=60; stored; collapsed",
+        );
+        check(
+            forwarded(Forward::Stale),
+            Some(Detail::StaleOnError("connection_timeout")),
+            "portico; fwd=stale; detail=connection_timeout",
+        );
+        check(
+            forwarded(Forward::VaryMiss),
+            Some(Detail::NotStored(NotStored::VaryTooWide)),
+            "portico; fwd=vary-miss; detail=vary-too-wide",
+        );
+        check(
+            Handling::Hit { ttl: i64::MIN },
+            None,
+            "portico; hit; ttl=-999999999999999",
+        );
+    }
+
+    #[test]
+    fn the_name_is_a_token_or_a_string() {
+        let check = |name: &str, expected: &str| {
+            let written = Status::hit(1).write(name);
+            assert_eq!(written, expected);
+            assert!(List::parse([&written]).is_ok(), "{expected}");
+        };
+        check("portico", "portico; hit; ttl=1");
+        check("edge.example:443/a", "edge.example:443/a; hit; ttl=1");
+        check("1st", "\"1st\"; hit; ttl=1");
+        check("my \"edge\"\\", "\"my \\\"edge\\\"\\\\\"; hit; ttl=1");
+        check("a\r\nb\u{e9}", "\"ab\"; hit; ttl=1");
+        check("", "\"\"; hit; ttl=1");
+    }
+
+    #[test]
+    fn each_outcome_has_its_own_token() {
+        let all = [
+            (Outcome::Bypass, "bypass"),
+            (Outcome::Collapsed, "collapsed"),
+            (Outcome::Error, "error"),
+            (Outcome::Hit, "hit"),
+            (Outcome::HitNegative, "hit-negative"),
+            (Outcome::HitStale, "hit-stale"),
+            (Outcome::Miss, "miss"),
+            (Outcome::NotCached, "not-cached"),
+            (Outcome::Revalidated, "revalidated"),
+            (Outcome::StaleError, "stale-error"),
+        ];
+        assert_eq!(all.len(), Outcome::VALUES.len());
+        for (outcome, token) in all {
+            assert_eq!(outcome.token(), token);
+        }
+    }
+
+    #[test]
+    fn every_reason_to_validate_has_a_reason_to_forward() {
+        assert_eq!(Forward::from(Why::Request).token(), "request");
+        for why in [Why::NoCache, Why::SoftlyPurged, Why::Stale] {
+            assert_eq!(Forward::from(why).token(), "stale");
+        }
+    }
+}

@@ -6,14 +6,12 @@
 //! that it is meant for everybody: RFC 9111 section 7.3 leaves that trap to the origin, and one cookie served to all
 //! is somebody else's session. A strict site follows the RFC.
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, EXPIRES, LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
-};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::header::{AUTHORIZATION, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::directives::{RequestDirectives, ResponseDirectives};
 use crate::config::Lifetimes;
+use crate::fields::hop;
 
 /// What storability needs to know of the request.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +46,7 @@ pub enum NotStored {
     Incomplete,
     /// Its method is not GET.
     Method,
-    /// Nothing says how long it could be used, and nothing could revalidate it.
+    /// Nothing says how long it could be used: neither a field nor its status nor a validator.
     NoLifetime,
     /// `no-store`, of the response or, on a strict site, of the request.
     NoStore,
@@ -62,7 +60,7 @@ pub enum NotStored {
     Purged,
     /// It carries Set-Cookie and is not marked as shared.
     SetCookie,
-    /// Its status is not final, not understood, or not one that is stored without being told to.
+    /// Its status is not final, or `must-understand` and it is not understood.
     StatusNotUnderstood,
     /// Its body is larger than the store takes.
     TooLarge,
@@ -139,40 +137,16 @@ pub fn storable(
 /// connection, that concern a proxy, or that a qualified `private` or `no-cache` names.
 pub fn stored_fields(headers: &HeaderMap, directives: &ResponseDirectives) -> HeaderMap {
     let mut stored = headers.clone();
-    for name in NEVER_STORED {
-        stored.remove(name);
-    }
-    for name in connection_options(headers) {
-        stored.remove(name);
-    }
-    let named = directives.private.fields().iter().chain(directives.no_cache.fields());
+    hop::remove(&mut stored);
+    let named = directives
+        .private
+        .fields()
+        .iter()
+        .chain(directives.no_cache.fields());
     for name in named {
         stored.remove(name);
     }
     stored
-}
-
-/// Fields that RFC 9111 section 3.1 and RFC 9110 section 7.6.1 keep out of a store.
-pub(super) const NEVER_STORED: [HeaderName; 10] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    PROXY_AUTHENTICATE,
-    HeaderName::from_static("proxy-authentication-info"),
-    PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
-
-/// The fields that Connection names.
-pub(super) fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> + '_ {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
 }
 
 /// Statuses that may be stored without being told to: RFC 9110 section 15.1, less 206.
@@ -193,7 +167,11 @@ fn is_understood(status: StatusCode) -> bool {
 
 /// Whether a client would be sent a Set-Cookie out of the store.
 fn sets_cookie(headers: &HeaderMap, directives: &ResponseDirectives) -> bool {
-    let mut dropped = directives.private.fields().iter().chain(directives.no_cache.fields());
+    let mut dropped = directives
+        .private
+        .fields()
+        .iter()
+        .chain(directives.no_cache.fields());
     headers.contains_key(SET_COOKIE) && !dropped.any(|name| *name == SET_COOKIE)
 }
 
@@ -215,10 +193,232 @@ fn worth_storing(
         return Ok(());
     }
     if !directives.public && !is_heuristically_cacheable(status) {
-        return Err(NotStored::StatusNotUnderstood);
+        return Err(NotStored::NoLifetime);
     }
-    if headers.contains_key(LAST_MODIFIED) || headers.contains_key(http::header::ETAG) {
+    if headers.contains_key(LAST_MODIFIED) || headers.contains_key(ETAG) {
         return Ok(());
     }
     Err(NotStored::NoLifetime)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderName;
+
+    use super::*;
+
+    fn fields(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        fields
+    }
+
+    /// A site that says nothing but how long a 404 is kept.
+    fn silent() -> Lifetimes {
+        Lifetimes {
+            ttl: None,
+            ttl_default: None,
+            ttl_min: None,
+            ttl_max: None,
+            ttl_negative: Duration::from_secs(10),
+            stale_while_revalidate: None,
+            stale_if_error: None,
+        }
+    }
+
+    struct Case<'a> {
+        method: Method,
+        request: &'a [(&'a str, &'a str)],
+        lifetimes: Lifetimes,
+    }
+
+    impl Case<'_> {
+        fn judge(&self, status: u16, lines: &[(&str, &str)], strict: bool) -> Result<(), NotStored> {
+            let (request, response) = (fields(self.request), fields(lines));
+            let directives = RequestDirectives::parse(&request);
+            storable(
+                &RequestFacts::new(&self.method, &request, &directives),
+                StatusCode::from_u16(status).unwrap(),
+                &response,
+                &ResponseDirectives::parse(&response),
+                &self.lifetimes,
+                strict,
+            )
+        }
+    }
+
+    fn plain<'a>() -> Case<'a> {
+        Case {
+            method: Method::GET,
+            request: &[],
+            lifetimes: silent(),
+        }
+    }
+
+    /// Both a strict site and another one answer `expected`.
+    fn check(status: u16, lines: &[(&str, &str)], expected: Result<(), NotStored>) {
+        for strict in [true, false] {
+            assert_eq!(
+                plain().judge(status, lines, strict),
+                expected,
+                "{status} {lines:?} strict={strict}"
+            );
+        }
+    }
+
+    const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+
+    #[test]
+    fn statuses() {
+        for status in [200, 203, 204, 302, 307, 404, 500, 503, 299, 499, 599, 799] {
+            check(status, &[FRESH], Ok(()));
+        }
+        check(206, &[FRESH], Err(NotStored::Partial));
+        check(304, &[FRESH], Err(NotStored::StatusNotUnderstood));
+        check(103, &[FRESH], Err(NotStored::StatusNotUnderstood));
+        let understand = ("cache-control", "max-age=60, must-understand, no-store");
+        check(200, &[understand], Ok(()));
+        check(599, &[understand], Err(NotStored::StatusNotUnderstood));
+        check(299, &[understand], Err(NotStored::StatusNotUnderstood));
+    }
+
+    #[test]
+    fn response_directives() {
+        check(
+            200,
+            &[("cache-control", "max-age=60, no-store")],
+            Err(NotStored::NoStore),
+        );
+        check(
+            200,
+            &[("cache-control", "max-age=60, private")],
+            Err(NotStored::Private),
+        );
+        check(
+            200,
+            &[("cache-control", "public, private")],
+            Err(NotStored::Private),
+        );
+        check(200, &[("cache-control", "max-age=60, private=\"a\"")], Ok(()));
+        check(200, &[("cache-control", "no-cache"), ("etag", "\"a\"")], Ok(()));
+        check(200, &[FRESH, ("vary", "a, *")], Err(NotStored::VaryStar));
+        check(200, &[FRESH, ("vary", "a")], Ok(()));
+    }
+
+    #[test]
+    fn something_must_say_how_long() {
+        check(200, &[], Err(NotStored::NoLifetime));
+        check(200, &[("etag", "\"a\"")], Ok(()));
+        check(200, &[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")], Ok(()));
+        check(200, &[("expires", "0")], Ok(()));
+        check(302, &[("etag", "\"a\"")], Err(NotStored::NoLifetime));
+        check(302, &[("etag", "\"a\""), ("cache-control", "public")], Ok(()));
+        check(302, &[("cache-control", "s-maxage=0")], Ok(()));
+        check(503, &[("etag", "\"a\"")], Err(NotStored::NoLifetime));
+        assert_eq!(plain().judge(404, &[], false), Ok(()));
+        assert_eq!(plain().judge(404, &[], true), Err(NotStored::NoLifetime));
+    }
+
+    #[test]
+    fn the_site_can_say_it_instead() {
+        let site = |ttl, ttl_default| Case {
+            lifetimes: Lifetimes {
+                ttl,
+                ttl_default,
+                ..silent()
+            },
+            ..plain()
+        };
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(site(minute, None).judge(200, &[], true), Ok(()));
+        assert_eq!(site(None, minute).judge(200, &[], false), Ok(()));
+        assert_eq!(
+            site(None, minute).judge(200, &[], true),
+            Err(NotStored::NoLifetime)
+        );
+        for failure in [403, 500, 503] {
+            assert_eq!(
+                site(minute, minute).judge(failure, &[], false),
+                Err(NotStored::NoLifetime),
+                "{failure}"
+            );
+        }
+        let private = [("cache-control", "private")];
+        assert_eq!(
+            site(minute, None).judge(200, &private, false),
+            Err(NotStored::Private)
+        );
+    }
+
+    #[test]
+    fn requests() {
+        let post = Case {
+            method: Method::POST,
+            ..plain()
+        };
+        assert_eq!(post.judge(200, &[FRESH], false), Err(NotStored::Method));
+        let head = Case {
+            method: Method::HEAD,
+            ..plain()
+        };
+        assert_eq!(head.judge(200, &[FRESH], false), Err(NotStored::Method));
+        let no_store = Case {
+            request: &[("cache-control", "no-store")],
+            ..plain()
+        };
+        assert_eq!(no_store.judge(200, &[FRESH], true), Err(NotStored::NoStore));
+        assert_eq!(no_store.judge(200, &[FRESH], false), Ok(()));
+        let authorized = Case {
+            request: &[("authorization", "Basic x")],
+            ..plain()
+        };
+        assert_eq!(
+            authorized.judge(200, &[FRESH], true),
+            Err(NotStored::Authorization)
+        );
+        for allowing in ["public, max-age=1", "s-maxage=1", "must-revalidate, max-age=1"] {
+            assert_eq!(
+                authorized.judge(200, &[("cache-control", allowing)], true),
+                Ok(()),
+                "{allowing}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_stored_only_when_it_is_meant_for_everybody() {
+        let check = |control: &str, expected: Result<(), NotStored>| {
+            let lines = [("set-cookie", "a=b"), ("cache-control", control)];
+            assert_eq!(plain().judge(200, &lines, false), expected, "{control}");
+        };
+        check("max-age=60", Err(NotStored::SetCookie));
+        check("max-age=60, public", Ok(()));
+        check("s-maxage=60", Ok(()));
+        check("max-age=60, private=\"set-cookie\"", Ok(()));
+        check("max-age=60, no-cache=\"set-cookie\"", Ok(()));
+        assert_eq!(plain().judge(200, &[("set-cookie", "a=b"), FRESH], true), Ok(()));
+    }
+
+    #[test]
+    fn fields_that_are_not_stored() {
+        let received = fields(&[
+            ("content-type", "text/plain"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("proxy-authenticate", "Basic"),
+            ("x-secret", "1"),
+            ("x-checked", "1"),
+            ("x-kept", "1"),
+            ("x-kept", "2"),
+            ("cache-control", "private=\"x-secret\", no-cache=\"x-checked\""),
+        ]);
+        let stored = stored_fields(&received, &ResponseDirectives::parse(&received));
+        let mut names: Vec<_> = stored.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["cache-control", "content-type", "x-kept", "x-kept"]);
+    }
 }

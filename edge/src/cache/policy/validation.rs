@@ -3,11 +3,12 @@
 //! This is our side towards the origin. What a client's conditional request gets is `representation`'s matter.
 
 use http::header::{
-    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::storability::{NEVER_STORED, connection_options};
+use crate::fields::hop;
 
 /// The validators of a stored response, as they are asked back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,8 +56,7 @@ pub fn selects(stored: &HeaderMap, answer: &HeaderMap) -> bool {
         return if is_weak(new) {
             opaque(new) == opaque(old)
         } else {
-            // A strong validator in the 304 matches a stored one by its text; ours may have been weakened on its way.
-            opaque(new) == opaque(old)
+            new == old
         };
     }
     match answer.get(LAST_MODIFIED) {
@@ -69,14 +69,16 @@ pub fn selects(stored: &HeaderMap, answer: &HeaderMap) -> bool {
 ///
 /// Every field of the answer replaces the stored one, but for those that are never stored and those that say how the
 /// stored content is framed or coded. Age and Date of the old response go in any case: they would make it older than
-/// its validation.
+/// its validation. What a qualified `private` or `no-cache` names still has to go: see
+/// [`stored_fields`](super::storability::stored_fields).
 pub fn freshen(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
     let mut fresh = stored.clone();
     fresh.remove(AGE);
     fresh.remove(DATE);
-    let dropped: Vec<HeaderName> = connection_options(answer).collect();
+    let mut answer = answer.clone();
+    hop::remove(&mut answer);
     for name in answer.keys() {
-        if keeps_stored(name) || dropped.contains(name) || (name == ETAG && stored.contains_key(ETAG)) {
+        if keeps_stored(name) || (name == ETAG && stored.contains_key(ETAG)) {
             continue;
         }
         fresh.remove(name);
@@ -87,12 +89,10 @@ pub fn freshen(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
     fresh
 }
 
-/// Fields of a 304 that change nothing: they belong to its own connection or framing, or the stored content depends
-/// on them. A Content-Digest speaks of the content it came with, and a 304 has none.
+/// Fields of a 304 that change nothing: they belong to its own framing, or the stored content depends on them. A Content-Digest speaks of the content it came with, and a 304 has none.
 fn keeps_stored(name: &HeaderName) -> bool {
     const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-    NEVER_STORED.contains(name)
-        || [CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE].contains(name)
+    [CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE].contains(name)
 }
 
 fn is_weak(etag: &HeaderValue) -> bool {
@@ -103,4 +103,122 @@ fn is_weak(etag: &HeaderValue) -> bool {
 fn opaque(etag: &HeaderValue) -> &[u8] {
     let bytes = etag.as_bytes();
     bytes.strip_prefix(b"W/").unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        fields
+    }
+
+    const DAY: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const NEXT_DAY: &str = "Mon, 07 Nov 1994 08:49:37 GMT";
+
+    #[test]
+    fn both_validators_are_asked_back() {
+        let mut request = HeaderMap::new();
+        conditions(&fields(&[("etag", "W/\"a\""), ("last-modified", DAY)])).apply(&mut request);
+        assert_eq!(
+            request,
+            fields(&[("if-none-match", "W/\"a\""), ("if-modified-since", DAY)])
+        );
+        assert!(conditions(&fields(&[("x", "y")])).is_empty());
+    }
+
+    #[test]
+    fn which_304_is_about_the_stored_response() {
+        let check = |stored: &[(&str, &str)], answer: &[(&str, &str)], expected: bool| {
+            assert_eq!(
+                selects(&fields(stored), &fields(answer)),
+                expected,
+                "{stored:?} {answer:?}"
+            );
+        };
+        let strong = ("etag", "\"a\"");
+        let weak = ("etag", "W/\"a\"");
+        let day = ("last-modified", DAY);
+        check(&[strong], &[strong], true);
+        check(&[strong], &[("etag", "\"b\"")], false);
+        check(&[strong], &[weak], true);
+        check(&[weak], &[weak], true);
+        check(&[weak], &[("etag", "W/\"b\"")], false);
+        check(&[weak], &[strong], false);
+        check(&[day], &[strong, day], false);
+        check(&[strong, day], &[strong, ("last-modified", NEXT_DAY)], true);
+        check(&[day], &[day], true);
+        check(&[day], &[("last-modified", NEXT_DAY)], false);
+        check(&[strong], &[day], true);
+        check(&[strong, day], &[], true);
+        check(&[], &[], true);
+    }
+
+    #[test]
+    fn freshening() {
+        let check = |stored: &[(&str, &str)], answer: &[(&str, &str)], expected: &[(&str, &str)]| {
+            assert_eq!(
+                freshen(&fields(stored), &fields(answer)),
+                fields(expected),
+                "{answer:?}"
+            );
+        };
+        check(&[("a", "1")], &[("a", "2")], &[("a", "2")]);
+        check(&[("a", "1"), ("a", "2")], &[("a", "3")], &[("a", "3")]);
+        check(
+            &[("a", "1")],
+            &[("a", "3"), ("a", "4")],
+            &[("a", "3"), ("a", "4")],
+        );
+        check(&[("a", "1")], &[("b", "2")], &[("a", "1"), ("b", "2")]);
+        for kept in [
+            "content-length",
+            "content-encoding",
+            "content-range",
+            "content-digest",
+            "etag",
+        ] {
+            check(&[(kept, "1")], &[(kept, "2")], &[(kept, "1")]);
+        }
+        for kept_out in [
+            "content-length",
+            "content-encoding",
+            "content-range",
+            "connection",
+            "transfer-encoding",
+        ] {
+            check(&[("a", "1")], &[(kept_out, "2")], &[("a", "1")]);
+        }
+        check(
+            &[("x-hop", "1")],
+            &[("connection", "x-hop"), ("x-hop", "2")],
+            &[("x-hop", "1")],
+        );
+        check(
+            &[("a", "1")],
+            &[("etag", "\"x\"")],
+            &[("a", "1"), ("etag", "\"x\"")],
+        );
+        for updated in [
+            "content-type",
+            "cache-control",
+            "expires",
+            "last-modified",
+            "vary",
+            "content-location",
+        ] {
+            check(&[(updated, "1")], &[(updated, "2")], &[(updated, "2")]);
+        }
+        check(
+            &[("age", "100"), ("date", DAY)],
+            &[("date", NEXT_DAY)],
+            &[("date", NEXT_DAY)],
+        );
+        check(&[("age", "100")], &[("age", "3")], &[("age", "3")]);
+        check(&[("age", "100"), ("date", DAY), ("a", "1")], &[], &[("a", "1")]);
+    }
 }

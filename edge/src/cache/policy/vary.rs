@@ -10,6 +10,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::storability::NotStored;
+use crate::fields::lists::Members;
 
 /// At most so many request fields; beyond, the response is not stored.
 pub const FIELDS_MAX: usize = 8;
@@ -90,7 +91,8 @@ pub fn vary(headers: &HeaderMap, request: &HeaderMap, ignored: &[HeaderName]) ->
             (name, value.map(Vec::into_boxed_slice))
         })
         .collect();
-    let too_long = |value: &Option<Box<[u8]>>| value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES_MAX);
+    let too_long =
+        |value: &Option<Box<[u8]>>| value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES_MAX);
     if fields.iter().any(|(_, value)| too_long(value)) {
         return Vary::TooWide;
     }
@@ -123,10 +125,7 @@ fn nominated(headers: &HeaderMap, ignored: &[HeaderName]) -> Result<Vec<HeaderNa
 
 /// The members of one line of a list.
 fn members(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    line.as_bytes()
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
+    Members::new(line.as_bytes())
 }
 
 /// The value of a request field, for comparison; `None` when it is absent.
@@ -142,7 +141,11 @@ fn normalised(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
     }
     let unordered = name == ACCEPT || name == ACCEPT_LANGUAGE || name == "accept-charset";
     // A quoted parameter of Accept may hold commas and spaces that mean something.
-    Some(if unordered && !joined.contains(&b'"') { sorted_list(&joined) } else { joined })
+    Some(if unordered && !joined.contains(&b'"') {
+        sorted_list(&joined)
+    } else {
+        joined
+    })
 }
 
 /// A list of case-insensitive, unordered members in one spelling.
@@ -160,4 +163,115 @@ fn sorted_list(list: &[u8]) -> Vec<u8> {
         .collect();
     members.sort_unstable();
     members.join(&b","[..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        fields
+    }
+
+    fn of(nominated: &str, request: &[(&str, &str)]) -> Vary {
+        vary(&fields(&[("vary", nominated)]), &fields(request), &[])
+    }
+
+    #[test]
+    fn what_vary_says() {
+        assert_eq!(vary(&fields(&[]), &fields(&[]), &[]), Vary::None);
+        assert_eq!(of("", &[]), Vary::None);
+        assert_eq!(of("Accept-Encoding", &[("accept-encoding", "br")]), Vary::None);
+        for any in ["*", "a, *", "*, a", "a b", "a, \"b\""] {
+            assert_eq!(of(any, &[]), Vary::Any, "{any}");
+        }
+        let lines = fields(&[("vary", "a"), ("vary", "*")]);
+        assert_eq!(vary(&lines, &fields(&[]), &[]), Vary::Any);
+        assert_eq!(
+            of("B, a", &[("a", "1")]),
+            of("a, b, A, accept-encoding", &[("a", "1")])
+        );
+        let origin = [HeaderName::from_static("origin")];
+        assert_eq!(
+            vary(&fields(&[("vary", "Origin")]), &fields(&[]), &origin),
+            Vary::None
+        );
+    }
+
+    #[test]
+    fn what_is_too_wide_is_not_stored() {
+        assert!(matches!(of("a,b,c,d,e,f,g,h", &[]), Vary::Key(_)));
+        assert_eq!(of("a,b,c,d,e,f,g,h,i", &[]), Vary::TooWide);
+        assert!(matches!(of("a,a,a,a,a,a,a,a,a", &[]), Vary::Key(_)));
+        let long = "x".repeat(VALUE_BYTES_MAX);
+        assert!(matches!(of("a", &[("a", &long)]), Vary::Key(_)));
+        assert_eq!(of("a", &[("a", &format!("{long}x"))]), Vary::TooWide);
+        assert_eq!(of("a", &[("a", &long), ("a", "y")]), Vary::TooWide);
+        assert_eq!(Vary::TooWide.stored(), Err(NotStored::VaryTooWide));
+        assert_eq!(Vary::Any.stored(), Err(NotStored::VaryStar));
+        assert_eq!(Vary::None.stored(), Ok(None));
+    }
+
+    #[test]
+    fn which_requests_match() {
+        let check = |nominated: &str, first: &[(&str, &str)], second: &[(&str, &str)], expected: bool| {
+            let key = of(nominated, first).stored().unwrap().unwrap();
+            assert_eq!(
+                key.matches(&fields(second)),
+                expected,
+                "{nominated} {first:?} {second:?}"
+            );
+            let other = of(nominated, second).stored().unwrap().unwrap();
+            assert_eq!(key == other, expected, "keys: {nominated} {first:?} {second:?}");
+        };
+        check("foo", &[("foo", "1")], &[("foo", "1")], true);
+        check("foo", &[("foo", "1")], &[("foo", "1"), ("bar", "2")], true);
+        check("foo", &[("foo", "1")], &[("foo", "2")], false);
+        check("foo", &[("foo", "1")], &[], false);
+        check("foo", &[], &[("foo", "1")], false);
+        check("foo", &[], &[("foo", "")], false);
+        check("foo", &[], &[], true);
+        check(
+            "foo, bar",
+            &[("foo", "1"), ("bar", "2")],
+            &[("foo", "1"), ("bar", "2")],
+            true,
+        );
+        check("foo, bar", &[("foo", "1"), ("bar", "2")], &[("foo", "1")], false);
+        // Lines are joined and trimmed; nothing more is known of this field.
+        check("foo", &[("foo", "1, 2")], &[("foo", "1"), ("foo", "2")], true);
+        check("foo", &[("foo", "1")], &[("foo", " 1 ")], true);
+        check("foo", &[("foo", "a")], &[("foo", "A")], false);
+        check("foo", &[("foo", "1, 2")], &[("foo", "2, 1")], false);
+        check("foo", &[("foo", "1"), ("foo", "")], &[("foo", "1")], false);
+        // Of these more is known.
+        check(
+            "accept-language",
+            &[("accept-language", "en, de;q=0.5")],
+            &[("accept-language", "DE; q=0.5,en")],
+            true,
+        );
+        check(
+            "accept-language",
+            &[("accept-language", "en")],
+            &[("accept-language", "de")],
+            false,
+        );
+        check(
+            "accept",
+            &[("accept", "a/b, c/d")],
+            &[("accept", "c/d"), ("accept", "a/b")],
+            true,
+        );
+        check(
+            "accept",
+            &[("accept", "a/b;x=\"1, 2\"")],
+            &[("accept", "a/b;x=\"2, 1\"")],
+            false,
+        );
+    }
 }

@@ -1,1 +1,0 @@
-//! Structured fields (RFC 9651): placeholder.
