@@ -38,7 +38,7 @@ pub enum Failure {
     /// The origin failed, and nothing stale may be served.
     Origin {
         /// How it failed.
-        kind: origin::error::Kind,
+        kind: Kind,
         /// When it is worth asking again.
         retry_after: Option<Duration>,
     },

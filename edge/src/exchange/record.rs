@@ -169,7 +169,23 @@ impl Label for Class {
 
 impl Label for NotStored {
     const NAME: &'static str = "reason";
-    const VALUES: &'static [&'static str] = &[];
+    const VALUES: &'static [&'static str] = &[
+        "authorization",
+        "corrupt",
+        "incomplete",
+        "method",
+        "no-lifetime",
+        "no-store",
+        "over-budget",
+        "partial",
+        "private",
+        "purged",
+        "set-cookie",
+        "status-not-understood",
+        "too-large",
+        "vary-star",
+        "vary-too-wide",
+    ];
 
     fn index(self) -> usize {
         self as usize
