@@ -1,5 +1,10 @@
 //! Portico's edge node.
 
+pub mod server;
+pub mod lifecycle;
+pub mod demo;
+pub mod listener;
+pub mod http;
 pub mod tls;
 pub mod exchange;
 pub mod site;
