@@ -1,5 +1,9 @@
 //! Portico's edge node.
 
+pub mod representation;
+
+pub mod fields;
+
 pub mod config;
 pub mod telemetry;
 
