@@ -1,5 +1,17 @@
 //! Portico's edge node.
 
+pub mod lifecycle;
+
+pub mod listener;
+
+pub mod tls;
+
+pub mod http;
+
+pub mod exchange;
+
+pub mod cache;
+
 pub mod representation;
 
 pub mod fields;

@@ -1,0 +1,4 @@
+//! The cache.
+
+pub mod inflight;
+pub mod store;
