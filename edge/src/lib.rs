@@ -10,6 +10,8 @@ pub mod http;
 
 pub mod exchange;
 
+pub mod site;
+
 pub mod cache;
 
 pub mod representation;

@@ -1,8 +1,7 @@
 //! What the listeners count.
 
 use super::admission::{Admission, Full};
-use crate::telemetry::metrics::{Counter, Family, Label, Registry};
-use crate::tls::Refusal;
+use crate::telemetry::metrics::{Counter, Family, Registry};
 
 /// Handles to the listeners' metrics.
 #[derive(Clone, Debug)]
@@ -10,7 +9,6 @@ pub(super) struct Metrics {
     pub accepted: Counter,
     pub refused: Family<Full>,
     pub accept_errors: Counter,
-    pub handshakes: Family<HandshakeResult>,
 }
 
 impl Metrics {
@@ -27,36 +25,6 @@ impl Metrics {
                 "edge_accept_errors_total",
                 "Times that a listener paused because a connection could not be accepted.",
             ),
-            handshakes: registry.family("edge_handshakes_total", "TLS handshakes, by result."),
         }
-    }
-}
-
-/// How a handshake went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeResult {
-    /// It failed.
-    Failed,
-    /// It is done.
-    Ok,
-    /// It took longer than `limits.handshake`.
-    Timeout,
-}
-
-impl From<Refusal> for HandshakeResult {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Timeout => Self::Timeout,
-            Refusal::Failed => Self::Failed,
-        }
-    }
-}
-
-impl Label for HandshakeResult {
-    const NAME: &'static str = "result";
-    const VALUES: &'static [&'static str] = &["failed", "ok", "timeout"];
-
-    fn index(self) -> usize {
-        self as usize
     }
 }

@@ -13,7 +13,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use self::admission::Full;
-pub use self::metrics::HandshakeResult;
 pub use self::workers::{Setup, Workers};
 use crate::config::Listen;
 use crate::http::Kind;

@@ -8,12 +8,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Bound;
 use super::admission::{Admission, Admitted};
-use super::metrics::{HandshakeResult, Metrics};
+use super::metrics::Metrics;
 use crate::config::Limits;
 use crate::drain::Drain;
 use crate::exchange::Exchange;
@@ -34,7 +33,7 @@ pub struct Setup<A = Exchange> {
     /// Where requests go.
     pub door: Door<A>,
     /// How TLS is spoken.
-    pub acceptor: TlsAcceptor,
+    pub acceptor: tls::Acceptor,
     /// The limits; `connections` as [`super::connections_max`] allows it.
     pub limits: Limits,
     /// Every task is tied to it.
@@ -124,7 +123,7 @@ fn deal(bound: Vec<Bound>) -> Vec<Sockets> {
 struct Worker<A> {
     sockets: Sockets,
     door: Door<A>,
-    acceptor: TlsAcceptor,
+    acceptor: tls::Acceptor,
     limits: Limits,
     drain: Drain,
     admission: Admission,
@@ -144,10 +143,8 @@ impl<A: Answer> Worker<A> {
                     continue;
                 }
             };
-            let listener = Listener {
+            let gate = Gate {
                 kind,
-                address,
-                socket,
                 door: self.door.clone(),
                 acceptor: self.acceptor.clone(),
                 handshake: self.limits.handshake,
@@ -155,27 +152,33 @@ impl<A: Answer> Worker<A> {
                 admission: self.admission.clone(),
                 metrics: self.metrics.clone(),
                 watchdog: watchdog.clone(),
-                close: self.close.clone(),
-                _open: self.open.clone(),
             };
+            let (close, _open) = (self.close.clone(), self.open.clone());
+            let listener = Listener { address, socket, gate, close, _open };
             self.drain.spawn("listener", listener.run());
         }
     }
 }
 
+/// One socket and its loop.
 struct Listener<A> {
-    kind: Kind,
     address: SocketAddr,
     socket: TcpListener,
+    gate: Gate<A>,
+    close: CancellationToken,
+    _open: tokio::sync::mpsc::Sender<()>,
+}
+
+/// What a connection passes from its socket to the door.
+struct Gate<A> {
+    kind: Kind,
     door: Door<A>,
-    acceptor: TlsAcceptor,
+    acceptor: tls::Acceptor,
     handshake: Duration,
     drain: Drain,
     admission: Admission,
     metrics: Metrics,
     watchdog: Watchdog,
-    close: CancellationToken,
-    _open: tokio::sync::mpsc::Sender<()>,
 }
 
 impl<A: Answer> Listener<A> {
@@ -190,11 +193,11 @@ impl<A: Answer> Listener<A> {
             match accepted {
                 Ok((tcp, peer)) => {
                     pauses.reset();
-                    self.take(tcp, peer);
+                    self.gate.take(tcp, peer);
                 }
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
-                    self.metrics.accept_errors.inc();
+                    self.gate.metrics.accept_errors.inc();
                     let pause = pauses.next(|| {
                         tracing::error!(address = %self.address, %error, "no connection can be accepted; pausing");
                     });
@@ -205,14 +208,21 @@ impl<A: Answer> Listener<A> {
                 }
             }
         }
-        self.take_rest();
+        self.gate.take_rest(self.socket);
     }
+}
 
-    /// Takes what the kernel has queued: closing the socket would reset it.
-    fn take_rest(&self) {
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        while let std::task::Poll::Ready(Ok((tcp, peer))) = self.socket.poll_accept(&mut cx) {
-            self.take(tcp, peer);
+impl<A: Answer> Gate<A> {
+    /// Takes what the kernel has queued: closing the socket would reset it. The runtime's view of the socket may be
+    /// older than the queue, so the socket itself is asked.
+    fn take_rest(&self, socket: TcpListener) {
+        let Ok(socket) = socket.into_std() else { return };
+        while let Ok((tcp, peer)) = socket.accept() {
+            if tcp.set_nonblocking(true).is_ok()
+                && let Ok(tcp) = TcpStream::from_std(tcp)
+            {
+                self.take(tcp, peer);
+            }
         }
     }
 
@@ -241,20 +251,15 @@ impl<A: Answer> Listener<A> {
                 });
             }
             Kind::Https => {
-                let (acceptor, metrics, deadline) =
-                    (self.acceptor.clone(), self.metrics.clone(), self.handshake);
+                let (acceptor, deadline) = (self.acceptor.clone(), self.handshake);
                 self.drain.spawn("connection", async move {
-                    match tls::accept(acceptor, tcp, deadline).await {
-                        Ok(accepted) => {
-                            metrics.handshakes.inc(HandshakeResult::Ok);
-                            let protocol = match accepted.protocol {
-                                tls::Protocol::H1 => Protocol::H1,
-                                tls::Protocol::H2 => Protocol::H2,
-                            };
-                            visitor.serve(Transport::Tls(Box::new(accepted.stream)), protocol).await;
-                        }
-                        Err(refusal) => metrics.handshakes.inc(refusal.into()),
-                    }
+                    // A refusal is counted where it was made.
+                    let Ok(accepted) = acceptor.accept(tcp, deadline).await else { return };
+                    let protocol = match accepted.protocol {
+                        tls::Protocol::H1 => Protocol::H1,
+                        tls::Protocol::H2 => Protocol::H2,
+                    };
+                    visitor.serve(Transport::Tls(Box::new(accepted.stream)), protocol).await;
                 });
             }
         }
