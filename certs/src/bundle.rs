@@ -287,3 +287,103 @@ pub(crate) fn system_time(unix_seconds: i64) -> SystemTime {
     };
     time.unwrap_or(UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::Pair;
+    use crate::testing::{make, make_with, now};
+
+    fn load_pair(pair: &Pair) -> Result<Bundle, Error> {
+        load(&pair.chain, &pair.key, now())
+    }
+
+    #[test]
+    fn a_good_pair_says_its_names_and_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = make(&["CDN.example.com", "*.example.com", "127.0.0.1"]).write(folder.path(), "a");
+        let bundle = load_pair(&pair).unwrap();
+        assert_eq!(bundle.names, ["cdn.example.com", "*.example.com"]);
+        assert_eq!(bundle.remaining(now()), Duration::from_secs(90 * 86_400));
+        assert_eq!(bundle.warnings, []);
+        assert_eq!(bundle.fingerprint.to_string().len(), 64);
+    }
+
+    #[test]
+    fn what_cannot_serve_is_refused_and_names_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |chain: &str, key: &str, expected: &str| {
+            let pair = make(&["unused.example"]).write(folder.path(), "b");
+            fs::write(&pair.chain, chain).unwrap();
+            fs::write(&pair.key, key).unwrap();
+            let error = load_pair(&pair).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(
+                error.is_about(&pair.chain) || error.is_about(&pair.key),
+                "{error}"
+            );
+        };
+        let (a, b) = (make(&["a.example"]), make(&["b.example"]));
+        let torn = |text: &str| text.get(..text.len() / 2).unwrap().to_owned();
+        check("", &a.key, "b.pem: holds no certificate");
+        check("hello", &a.key, "b.pem: holds no certificate");
+        check(&torn(&a.chain), &a.key, "b.pem: is not PEM");
+        check(&a.key, &a.key, "b.pem: holds no certificate");
+        check(&a.chain, "", "b.key: holds no private key");
+        check(&a.chain, &torn(&a.key), "b.key: is not PEM");
+        check(&a.chain, &b.key, "b.key: does not fit the certificate");
+        check(
+            &format!("{}{}", b.chain, a.chain),
+            &a.key,
+            "certificate 2 is the one the key fits",
+        );
+        check(&make(&[]).chain, &a.key, "names no host");
+        check(&make(&["192.0.2.1"]).chain, &a.key, "names no host");
+        let encrypted = a.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        check(&a.chain, &encrypted, "b.key: the private key is encrypted");
+        let not_der = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+        check(not_der, &a.key, "b.pem: certificate 1 is not a certificate");
+        check(
+            &format!("{}{not_der}", a.chain),
+            &a.key,
+            "b.pem: certificate 2 is not a certificate",
+        );
+        check(&"x".repeat(1024 * 1024 + 1), &a.key, "b.pem: is too large");
+    }
+
+    #[test]
+    fn a_missing_file_and_a_folder_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = make(&["a.example"]).write(folder.path(), "a");
+        let gone = load(&folder.path().join("no.pem"), &pair.key, now()).unwrap_err();
+        assert!(gone.to_string().contains("no.pem: cannot be read"), "{gone}");
+        let not_a_file = load(folder.path(), &pair.key, now()).unwrap_err();
+        assert!(not_a_file.to_string().contains("is not a file"), "{not_a_file}");
+    }
+
+    #[test]
+    fn what_still_serves_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let (day, year) = (Duration::from_secs(86_400), Duration::from_secs(365 * 86_400));
+        let expired = make_with(&["a.example"], false, now() - year, day).write(folder.path(), "old");
+        assert!(matches!(
+            *load_pair(&expired).unwrap().warnings,
+            [Warning::Expired { .. }]
+        ));
+        let early = make_with(&["a.example"], false, now() + day, year).write(folder.path(), "new");
+        assert!(matches!(
+            *load_pair(&early).unwrap().warnings,
+            [Warning::NotYetValid { .. }]
+        ));
+
+        let open = make(&["a.example"]).write(folder.path(), "open");
+        fs::set_permissions(&open.key, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            *load_pair(&open).unwrap().warnings,
+            [Warning::KeyOpenToAll { .. }]
+        ));
+    }
+}

@@ -115,3 +115,71 @@ pub enum Outcome {
     /// The same as before.
     Unchanged,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::testing::{make, now};
+
+    fn outcomes(bundles: &mut Bundles) -> Vec<&'static str> {
+        let word = |reload: &Reload| match reload.outcome {
+            Outcome::Added(_) => "added",
+            Outcome::Kept(_) => "kept",
+            Outcome::Missing(_) => "missing",
+            Outcome::Replaced(_) => "replaced",
+            Outcome::Unchanged => "unchanged",
+        };
+        bundles.load_all(now()).iter().map(word).collect()
+    }
+
+    #[test]
+    fn a_pair_that_breaks_keeps_its_last_good_bundle() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = make(&["a.example"]);
+        let pair = first.write(folder.path(), "a");
+        let mut bundles = Bundles::new(vec![pair.clone()]);
+        assert_eq!(outcomes(&mut bundles), ["added"]);
+        assert_eq!(outcomes(&mut bundles), ["unchanged"]);
+
+        let second = make(&["a.example"]);
+        fs::write(&pair.chain, &second.chain).unwrap();
+        assert_eq!(outcomes(&mut bundles), ["kept"], "half of a renewal");
+        let served = |bundles: &Bundles| bundles.good().next().unwrap().0.fingerprint;
+        let before = served(&bundles);
+        fs::write(&pair.key, &second.key).unwrap();
+        assert_eq!(outcomes(&mut bundles), ["replaced"]);
+        assert_ne!(served(&bundles), before);
+
+        fs::remove_file(&pair.key).unwrap();
+        assert_eq!(outcomes(&mut bundles), ["kept"]);
+        assert_eq!(bundles.good().count(), 1);
+    }
+
+    #[test]
+    fn one_broken_pair_leaves_the_others_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = make(&["a.example"]).write(folder.path(), "a");
+        let broken = make(&["b.example"]).write(folder.path(), "b");
+        fs::write(&broken.key, "").unwrap();
+        let mut bundles = Bundles::new(vec![broken, good]);
+        assert_eq!(outcomes(&mut bundles), ["missing", "added"]);
+        assert_eq!(bundles.good().count(), 1);
+    }
+
+    #[test]
+    fn a_new_configuration_keeps_what_stays_and_drops_what_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let pairs = ["a", "b", "c"].map(|name| make(&["a.example"]).write(folder.path(), name));
+        let [a, b, c] = pairs;
+        let mut bundles = Bundles::new(vec![a, b.clone()]);
+        bundles.load_all(now());
+        fs::write(&b.key, "").unwrap();
+        let default = Pair { default: true, ..b };
+        bundles.configure(vec![c, default]);
+        assert_eq!(outcomes(&mut bundles), ["added", "kept"]);
+        let defaults: Vec<_> = bundles.good().map(|(_, default)| default).collect();
+        assert_eq!(defaults, [false, true]);
+    }
+}

@@ -256,3 +256,78 @@ fn subject_names(leaf: &CertificateDer<'_>) -> Vec<Vec<u8>> {
     names.sort();
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::testing::now;
+
+    fn issue(folder: &Path, names: &[&str], now: SystemTime) -> Result<Bundle, Error> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let addresses = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        let pair = DevCa::open_or_create(folder, now)?.issue(&names, &addresses, now)?;
+        Ok(bundle::load(&pair.chain, &pair.key, now).unwrap())
+    }
+
+    #[test]
+    fn a_leaf_stays_until_less_than_a_third_is_left_or_the_names_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = issue(folder.path(), &["localhost"], now()).unwrap();
+        assert_eq!(first.names, ["localhost"]);
+        assert_eq!(first.warnings, []);
+        let later = |days: u32, names: &[&str]| {
+            issue(folder.path(), names, now() + DAY * days)
+                .unwrap()
+                .fingerprint
+        };
+        assert_eq!(later(59, &["localhost"]), first.fingerprint);
+        let renewed = later(61, &["localhost"]);
+        assert_ne!(renewed, first.fingerprint);
+        assert_eq!(later(62, &["localhost"]), renewed);
+        assert_ne!(later(62, &["localhost", "a.test"]), renewed);
+    }
+
+    #[test]
+    fn the_authority_is_kept_and_its_files_are_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state/ca");
+        issue(&folder, &["localhost"], now()).unwrap();
+        let ca = fs::read(folder.join("ca.pem")).unwrap();
+        issue(&folder, &["a.test"], now() + DAY).unwrap();
+        assert_eq!(fs::read(folder.join("ca.pem")).unwrap(), ca);
+        for file in ["ca.key", "leaf.key", "ca.pem", "leaf.pem"] {
+            let mode = fs::metadata(folder.join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn a_lost_key_makes_another_authority_and_a_torn_key_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = issue(folder.path(), &["localhost"], now()).unwrap();
+        fs::remove_file(folder.path().join("ca.key")).unwrap();
+        let second = issue(folder.path(), &["localhost"], now()).unwrap();
+        assert_ne!(first.fingerprint, second.fingerprint);
+        assert_eq!(second.warnings, [], "the chain is of the new authority");
+        fs::write(folder.path().join("ca.key"), "half").unwrap();
+        assert!(issue(folder.path(), &["localhost"], now()).is_err());
+    }
+
+    #[test]
+    fn a_name_that_others_own_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, allowed) in [
+            ("localhost", true),
+            ("a.localhost", true),
+            ("*.test", true),
+            ("example.com", false),
+            ("notlocalhost", false),
+            ("localhost.example.com", false),
+        ] {
+            assert_eq!(issue(folder.path(), &[name], now()).is_ok(), allowed, "{name}");
+        }
+    }
+}

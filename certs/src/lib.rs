@@ -11,6 +11,8 @@ pub mod resolver;
 
 mod pem;
 mod private_file;
+#[cfg(test)]
+mod testing;
 
 pub use bundle::{Bundle, Error, Warning, load};
 pub use bundles::{Bundles, Outcome, Pair, Reload};

@@ -182,3 +182,106 @@ fn cost(algorithm: SignatureAlgorithm) -> u8 {
         _ => 2,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::{make_with, now};
+
+    const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+    const RSA: &[SignatureScheme] = &[SignatureScheme::RSA_PSS_SHA256];
+    const BOTH: &[SignatureScheme] = &[
+        SignatureScheme::RSA_PSS_SHA256,
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+    ];
+    const NEITHER: &[SignatureScheme] = &[SignatureScheme::ED25519];
+
+    fn bundle(names: &[&str], rsa: bool, days: u64) -> Arc<Bundle> {
+        let folder = tempfile::tempdir().unwrap();
+        let life = Duration::from_secs(days * 86_400);
+        let pair = make_with(names, rsa, now(), life).write(folder.path(), "a");
+        Arc::new(crate::load(&pair.chain, &pair.key, now()).unwrap())
+    }
+
+    fn chosen(
+        resolver: &Resolver,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Result<usize, Refusal> {
+        let key = resolver.choose(name, schemes)?;
+        let place = resolver
+            .bundles()
+            .iter()
+            .position(|bundle| Arc::ptr_eq(&bundle.certified_key, &key));
+        Ok(place.unwrap())
+    }
+
+    #[test]
+    fn the_name_decides_then_the_signatures_do() {
+        let resolver = Resolver::new([
+            (bundle(&["a.example"], true, 90), false),
+            (bundle(&["a.example"], false, 90), false),
+            (bundle(&["*.example", "b.example"], false, 90), false),
+            (bundle(&["rsa.example"], true, 90), false),
+            (bundle(&["a.example"], false, 91), false),
+        ]);
+        let check = |name: &str, schemes, expected: Result<usize, Refusal>| {
+            assert_eq!(
+                chosen(&resolver, Some(name), schemes),
+                expected,
+                "{name} {schemes:?}"
+            );
+        };
+        check("a.example", ECDSA, Ok(4));
+        check("a.example", RSA, Ok(0));
+        check("a.example", BOTH, Ok(4));
+        check("a.example", NEITHER, Err(Refusal::NoCompatibleKey));
+        check("a.example.", ECDSA, Ok(4));
+        check("b.example", ECDSA, Ok(2));
+        check("c.example", ECDSA, Ok(2));
+        check("c.example", RSA, Err(Refusal::NoCompatibleKey));
+        check("rsa.example", RSA, Ok(3));
+        // The exact name has no key that fits, and the wildcard has.
+        check("rsa.example", ECDSA, Ok(2));
+        check("x.c.example", ECDSA, Err(Refusal::UnknownName));
+        check("example", ECDSA, Err(Refusal::UnknownName));
+        check("a.invalid", ECDSA, Err(Refusal::UnknownName));
+        assert_eq!(chosen(&resolver, None, ECDSA), Err(Refusal::NoServerName));
+    }
+
+    #[test]
+    fn the_default_is_for_clients_that_name_no_host_and_for_no_others() {
+        let resolver = Resolver::new([
+            (bundle(&["a.example"], false, 90), false),
+            (bundle(&["b.example"], false, 90), true),
+        ]);
+        assert_eq!(chosen(&resolver, None, ECDSA), Ok(1));
+        assert_eq!(resolver.admit(None), Ok(()));
+        assert_eq!(resolver.admit(Some("c.example")), Err(Refusal::UnknownName));
+        assert_eq!(resolver.refusals(Refusal::UnknownName), 1);
+        assert_eq!(resolver.refusals(Refusal::NoServerName), 0);
+    }
+
+    #[test]
+    fn the_table_is_swapped_whole() {
+        let resolver = Resolver::new([(bundle(&["a.example"], false, 90), false)]);
+        assert_eq!(
+            resolver.soonest_expiry(),
+            Some(now() + Duration::from_secs(90 * 86_400))
+        );
+        resolver.replace([
+            (bundle(&["b.example"], false, 20), false),
+            (bundle(&["c.example"], false, 10), false),
+        ]);
+        assert_eq!(resolver.admit(Some("a.example")), Err(Refusal::UnknownName));
+        assert_eq!(resolver.admit(Some("b.example")), Ok(()));
+        assert_eq!(
+            resolver.soonest_expiry(),
+            Some(now() + Duration::from_secs(10 * 86_400))
+        );
+        resolver.replace([]);
+        assert_eq!(resolver.soonest_expiry(), None);
+    }
+}

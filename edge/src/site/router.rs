@@ -66,7 +66,7 @@ mod tests {
             vec!["www.cdn.example.com"],
         ];
         let config = sites.map(|hosts| settings(&hosts)).to_vec();
-        router.clone_from(&Router::new(&crate::config::Config {
+        router.clone_from(&Router::new(&Config {
             sites: config,
             ..crate::config::tests::minimal()
         }));

@@ -70,8 +70,9 @@ fn the_example_shows_every_key_with_its_default() {
 
 #[test]
 fn every_documented_default_is_what_holds_when_the_key_is_not_set() {
+    const SET_IN_MINIMAL: [&str; 2] = ["listen.plain", "origin.*.credentials"];
     let mut compared = 0;
-    for key in KEYS {
+    for key in KEYS.iter().filter(|key| !SET_IN_MINIMAL.contains(&key.path)) {
         let Ok(default) = format!("x = {}", key.default).parse::<toml::Table>() else {
             continue;
         };

@@ -1,0 +1,381 @@
+//! The bytes of one connection: counted, budgeted, and under HTTP/2 sent in as few system calls as can be.
+//!
+//! A [`Link`] stands between hyper and the socket. It knows no frames and no messages, but for the two farewells it
+//! says when a connection is ended for cause: a 408, and a GOAWAY.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::Protocol;
+use super::pulse::{Closed, Pulse, Verdict};
+
+/// How many bytes of TLS records may wait for the socket. More makes larger writes, and costs as much memory on every
+/// connection whose client is slow.
+const TLS_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes written that pay for one byte of unproductive input: window updates are the price of a download.
+const WRITTEN_PER_READ: u64 = 8;
+
+/// How much unread input is thrown away at the end, so that it does not turn our close into a reset.
+const DISCARD_BYTES: usize = 256 * 1024;
+
+const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// GOAWAY on stream 0, last stream 0, ENHANCE_YOUR_CALM (RFC 9113, 6.8 and 7).
+const CALM_DOWN: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+
+/// What a connection runs over.
+#[derive(Debug)]
+pub enum Transport {
+    /// TCP.
+    Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+
+    /// Encrypts into the TLS buffer without touching the socket while there is room; `None` where nothing can be put
+    /// aside.
+    fn put_aside(&mut self, bufs: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => {
+                let mut writer = tls.get_mut().1.writer();
+                match io::Write::write_vectored(&mut writer, bufs) {
+                    Ok(0) => None,
+                    written => Some(written),
+                }
+            }
+        }
+    }
+}
+
+/// One connection's bytes.
+#[derive(Debug)]
+pub(super) struct Link {
+    transport: Transport,
+    pulse: Arc<Pulse>,
+    budget: Budget,
+    /// Whether writes are put aside until [`Link::poll_release`].
+    defers: bool,
+    /// Whether the last write was taken whole, so that a frame of our own may follow it.
+    at_boundary: bool,
+    said_farewell: bool,
+    discarded: usize,
+    shut: bool,
+}
+
+impl Link {
+    /// `unproductive_bytes` and `request_bytes` are the budget: what may come without a request, and what a request adds.
+    pub(super) fn new(
+        mut transport: Transport,
+        pulse: Arc<Pulse>,
+        unproductive_bytes: u64,
+        request_bytes: u64,
+    ) -> Self {
+        if let Transport::Tls(tls) = &mut transport {
+            tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+        }
+        Self {
+            defers: pulse.protocol == Protocol::H2,
+            transport,
+            pulse,
+            budget: Budget { spent: 0, max: unproductive_bytes, per_request: request_bytes, requests: 0 },
+            at_boundary: true,
+            said_farewell: false,
+            discarded: 0,
+            shut: false,
+        }
+    }
+
+    /// Sends what was put aside.
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = self.transport.poll_flush(cx);
+        self.note(&result);
+        result
+    }
+
+    /// Tells the pulse whether the socket takes what it is given.
+    fn note<T>(&self, result: &Poll<io::Result<T>>) {
+        self.pulse.set_blocked(result.is_pending());
+        if matches!(result, Poll::Ready(Err(_))) {
+            self.pulse.set_broken();
+        }
+    }
+
+    /// Says why the connection ends, if there are words for it, as far as the socket takes them at once.
+    fn say_farewell(&mut self, cx: &mut Context<'_>, why: Closed) {
+        if self.said_farewell {
+            return;
+        }
+        self.said_farewell = true;
+        let words = match (why, self.pulse.protocol) {
+            (Closed::HeaderTimeout, Protocol::H1) => TIMEOUT,
+            (Closed::Unproductive, Protocol::H2) if self.at_boundary => CALM_DOWN,
+            _ => return,
+        };
+        let _ = self.transport.poll_write(cx, &[IoSlice::new(words)]);
+        let _ = self.transport.poll_flush(cx);
+        let _ = self.transport.poll_shutdown(cx);
+    }
+
+    fn poll_read_counted(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(Verdict::End(why)) = self.pulse.verdict() {
+            self.say_farewell(cx, why);
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buf.filled().len();
+        if let Err(error) = ready!(self.transport.poll_read(cx, buf)) {
+            self.pulse.set_broken();
+            return Poll::Ready(Err(error));
+        }
+        let count = (buf.filled().len() - before) as u64;
+        self.pulse.count_read(count);
+        if !self.budget.take(count, self.pulse.requests()) {
+            self.pulse.decide(Verdict::End(Closed::Unproductive));
+            self.say_farewell(cx, Closed::Unproductive);
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_counted(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if wanted == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let written = match self.defers.then(|| self.transport.put_aside(bufs)).flatten() {
+            Some(result) => result?,
+            None => {
+                // Nothing can be put aside, or no more of it: the socket's turn.
+                let result = self.transport.poll_write(cx, bufs);
+                self.note(&result);
+                ready!(result)?
+            }
+        };
+        self.at_boundary = written == wanted;
+        self.pulse.count_written(written as u64);
+        self.budget.give(written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Closes our side, then throws away what has come in the meantime: unread bytes would turn the close into a reset,
+    /// and a reset can take the last answer away from the client (RFC 9112, 9.6). Where a body is still on its way the
+    /// client's own end is waited for, as long as the watchdog allows.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut {
+            let result = self.transport.poll_shutdown(cx);
+            self.note(&result);
+            ready!(result)?;
+            self.shut = true;
+            self.pulse.set_lingering();
+        }
+        let mut space = [0; 4096];
+        while self.discarded < DISCARD_BYTES {
+            let mut buf = ReadBuf::new(&mut space);
+            match self.transport.poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => self.discarded += buf.filled().len(),
+                Poll::Pending if self.pulse.is_linger_wanted() => return Poll::Pending,
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // What a client does not take shall not stay in the kernel on its behalf.
+        if self.pulse.verdict() == Some(Verdict::End(Closed::Stalled)) {
+            let _ = socket2::SockRef::from(self.transport.tcp()).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_read_counted(cx, buf)
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_counted(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_counted(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.defers {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_release(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_close(cx)
+    }
+}
+
+/// A [`Link`] that the connection's own future can reach too, to release what was put aside.
+#[derive(Clone, Debug)]
+pub(super) struct SharedLink(Arc<Mutex<Link>>);
+
+impl SharedLink {
+    pub(super) fn new(link: Link) -> Self {
+        Self(Arc::new(Mutex::new(link)))
+    }
+
+    /// Sends what was put aside during the last poll of the connection.
+    pub(super) fn poll_release(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_release(cx)
+    }
+
+    /// Never contended: a connection lives on one thread.
+    fn lock(&self) -> MutexGuard<'_, Link> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsyncRead for SharedLink {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_read_counted(cx, buf)
+    }
+}
+
+impl AsyncWrite for SharedLink {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.lock().poll_write_counted(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.lock().poll_write_counted(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_close(cx)
+    }
+}
+
+/// What a client may send without asking anything: one bound on every flood of frames and bombs of header blocks.
+#[derive(Debug)]
+struct Budget {
+    spent: u64,
+    max: u64,
+    per_request: u64,
+    requests: u32,
+}
+
+impl Budget {
+    /// Takes `read` bytes after `requests` requests in all; `false` once the budget is spent.
+    fn take(&mut self, read: u64, requests: u32) -> bool {
+        let new = u64::from(requests.wrapping_sub(self.requests));
+        self.requests = requests;
+        self.spent = self.spent.saturating_sub(new.saturating_mul(self.per_request)) + read;
+        self.spent <= self.max + self.per_request
+    }
+
+    fn give(&mut self, written: u64) {
+        self.spent = self.spent.saturating_sub(written / WRITTEN_PER_READ);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget() -> Budget {
+        Budget { spent: 0, max: 1000, per_request: 100, requests: 0 }
+    }
+
+    #[test]
+    fn a_flood_without_requests_spends_the_budget() {
+        let mut budget = budget();
+        assert!((0..11).all(|_| budget.take(100, 0)));
+        assert!(!budget.take(1, 0));
+    }
+
+    #[test]
+    fn requests_and_downloads_pay() {
+        let mut budget = budget();
+        assert!((0..1000).all(|n| budget.take(100, n)));
+        assert!((0..1000).all(|_| {
+            budget.give(800);
+            budget.take(100, 1000)
+        }));
+    }
+
+    #[test]
+    fn a_request_now_and_then_does_not_pay_for_a_flood() {
+        let mut budget = budget();
+        assert!(!(0..100).all(|n| budget.take(1000, n)));
+    }
+}
