@@ -1,3 +1,6 @@
-//! What the operator sees of the node: metrics and access log. Nothing in here decides anything.
+//! What the operator sees of the node: metrics, access log, operator log. Nothing in here decides anything.
 
+pub mod access_log;
+pub mod log;
 pub mod metrics;
+pub mod process;
