@@ -1,5 +1,11 @@
 //! Portico's edge node.
 
+pub mod cache;
+
+pub mod representation;
+
+pub mod fields;
+
 pub mod config;
 pub mod telemetry;
 

@@ -1,0 +1,741 @@
+//! Purge by epochs: a purge moves a number, and a lookup compares it with what a stored response remembers.
+//!
+//! Each purge takes the next [`Position`] and writes it down for what it purges: a URL, a tag, a prefix, a host, or
+//! everything. A fetch takes the position of its start, and what it stores carries that position: a purge with a
+//! higher one purges it, however long the fetch took. Nothing is scanned, whatever the number of stored responses.
+//!
+//! This does not know the fleet's purge log, nor who may purge.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::key::Key;
+use crate::fields::structured::{BareItem, List, Member};
+
+/// Records kept at most; the answer beyond is in [`Epochs::purge`].
+const RECORDS_MAX: usize = 1_000_000;
+
+/// Bytes of text in all records at most; the answer is the same.
+const TEXT_BYTES_MAX: usize = 256 << 20;
+
+/// Different lengths of prefixes at most, for each is one more look-up.
+const PREFIX_LENGTHS_MAX: usize = 64;
+
+/// Tags of one response at most.
+pub const TAGS_MAX: usize = 128;
+
+/// Bytes of one tag at most.
+pub const TAG_BYTES_MAX: usize = 256;
+
+/// A place in the sequence of purges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(u64);
+
+impl Position {
+    /// The position with this number: what [`Position::number`] gave.
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// A name under which responses are purged together. Exact: case counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(Box<str>);
+
+impl Tag {
+    /// The tag of this text; `None` when it is empty or longer than 256 bytes.
+    pub fn new(text: &str) -> Option<Self> {
+        (!text.is_empty() && text.len() <= TAG_BYTES_MAX).then(|| Self(text.into()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is purged by URL. The host is the site's own, the path canonical.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// The site's own host.
+    pub host: String,
+    /// The canonical path, or for a prefix its beginning.
+    pub path: String,
+    /// The canonical query. Without one, every query of the path is purged.
+    pub query: Option<String>,
+}
+
+/// What is purged by prefix: every path of the host that begins with this text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The site's own host.
+    pub host: String,
+    /// The beginning of canonical paths, to the character.
+    pub path: String,
+}
+
+/// One purge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purge {
+    /// URLs.
+    pub urls: Vec<Url>,
+    /// Tags.
+    pub tags: Vec<Tag>,
+    /// Prefixes.
+    pub prefixes: Vec<Prefix>,
+    /// Sites' own hosts.
+    pub hosts: Vec<String>,
+    /// Everything.
+    pub everything: bool,
+    /// Whether it marks stale instead of removing.
+    pub soft: bool,
+}
+
+/// How a stored response stands towards the purges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It must not be used.
+    Purged,
+    /// It is stale, whatever its lifetime says.
+    SoftlyPurged,
+    /// No purge up to `as_of` concerns it. Whoever remembers that asks again only when [`Epochs::last`] has moved.
+    Valid {
+        /// The last purge that was looked at.
+        as_of: Position,
+    },
+}
+
+/// All purges so far. Shared between threads.
+#[derive(Debug)]
+pub struct Epochs {
+    last: AtomicU64,
+    folds: AtomicU64,
+    records: RwLock<Records>,
+    records_max: usize,
+}
+
+impl Default for Epochs {
+    fn default() -> Self {
+        Self::new(Position::default())
+    }
+}
+
+impl Epochs {
+    /// No purge yet after `start`.
+    pub fn new(start: Position) -> Self {
+        Self {
+            last: AtomicU64::new(start.0),
+            folds: AtomicU64::new(0),
+            records: RwLock::new(Records::default()),
+            records_max: RECORDS_MAX,
+        }
+    }
+
+    /// The position for a fetch that begins now.
+    pub fn now(&self) -> Position {
+        self.last()
+    }
+
+    /// The position of the last purge: one atomic load.
+    pub fn last(&self) -> Position {
+        Position(self.last.load(Ordering::Acquire))
+    }
+
+    /// Purges, and says at which position. When it returns, no lookup anywhere finds what was purged.
+    ///
+    /// When a million records are full, the older half is folded into one number: everything fetched before it is
+    /// purged. That is too much rather than too little, and counted in [`Epochs::folds`].
+    pub fn purge(&self, purge: &Purge) -> Position {
+        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
+        // Writers are alone here, so the next number is theirs. It is published after the records stand: a fetch that
+        // reads the number before that begins before the purge, and is purged by it.
+        let position = Position(self.last.load(Ordering::Relaxed).saturating_add(1));
+        let folded = records.note(purge, position, self.records_max);
+        self.last.store(position.0, Ordering::Release);
+        drop(records);
+        if folded {
+            self.folds.fetch_add(1, Ordering::Relaxed);
+        }
+        position
+    }
+
+    /// How the response stands that is stored under `key` with `tags`, fetched at `fetched_at` or later found valid
+    /// as of it.
+    pub fn judge(&self, key: &Key, tags: &[Tag], fetched_at: Position) -> Standing {
+        let as_of = self.last();
+        if as_of <= fetched_at {
+            return Standing::Valid { as_of: fetched_at };
+        }
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        let mark = records.latest(key, tags);
+        if mark.hard > fetched_at || records.floor > fetched_at {
+            return Standing::Purged;
+        }
+        if mark.soft > fetched_at {
+            return Standing::SoftlyPurged;
+        }
+        // Not the number that stands now: a purge may have come since it was read, and then it was seen here as well.
+        Standing::Valid { as_of }
+    }
+
+    /// Records kept now.
+    pub fn records(&self) -> usize {
+        self.records.read().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// How often the older half of the records was folded.
+    pub fn folds(&self) -> u64 {
+        self.folds.load(Ordering::Relaxed)
+    }
+}
+
+/// The last purges of one thing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    hard: Position,
+    soft: Position,
+}
+
+impl Mark {
+    fn note(&mut self, position: Position, soft: bool) {
+        let place = if soft { &mut self.soft } else { &mut self.hard };
+        *place = (*place).max(position);
+    }
+
+    fn merge(&mut self, other: Option<&Self>) {
+        if let Some(other) = other {
+            self.hard = self.hard.max(other.hard);
+            self.soft = self.soft.max(other.soft);
+        }
+    }
+
+    fn latest(&self) -> Position {
+        self.hard.max(self.soft)
+    }
+}
+
+type Marks = HashMap<Box<str>, Mark>;
+
+/// Everything fetched before `floor` is purged; the rest is in the maps.
+#[derive(Debug, Default)]
+struct Records {
+    floor: Position,
+    everything: Mark,
+    hosts: Marks,
+    tags: Marks,
+    urls: Marks,
+    /// By their length, so that a lookup asks once for each length that occurs.
+    prefixes: BTreeMap<usize, HashMap<Box<[u8]>, Mark>>,
+    count: usize,
+    text_bytes: usize,
+}
+
+impl Records {
+    /// The last purges that concern a stored response.
+    fn latest(&self, key: &Key, tags: &[Tag]) -> Mark {
+        let mut mark = self.everything;
+        let (path, whole) = key.target();
+        mark.merge(self.hosts.get(key.host()));
+        mark.merge(self.urls.get(path));
+        mark.merge(whole.and_then(|whole| self.urls.get(whole)));
+        for tag in tags {
+            mark.merge(self.tags.get(tag.as_str()));
+        }
+        for (length, prefixes) in self.prefixes.range(..=path.len()) {
+            mark.merge(
+                path.as_bytes()
+                    .get(..*length)
+                    .and_then(|prefix| prefixes.get(prefix)),
+            );
+        }
+        mark
+    }
+}
+
+impl Records {
+    /// Writes a purge down; tells whether it had to purge more than was asked, for want of room.
+    fn note(&mut self, purge: &Purge, position: Position, records_max: usize) -> bool {
+        let mut widened = false;
+        if purge.everything {
+            self.everything.note(position, purge.soft);
+        }
+        for host in &purge.hosts {
+            self.note_in(|records| &mut records.hosts, host, position, purge.soft);
+        }
+        for tag in &purge.tags {
+            self.note_in(|records| &mut records.tags, tag.as_str(), position, purge.soft);
+        }
+        for url in &purge.urls {
+            let text = match &url.query {
+                None => format!("{}|{}", url.host, url.path),
+                Some(query) => format!("{}|{}?{query}", url.host, url.path),
+            };
+            self.note_in(|records| &mut records.urls, &text, position, purge.soft);
+        }
+        for prefix in &purge.prefixes {
+            widened |= self.note_prefix(prefix, position, purge.soft);
+        }
+        if purge.everything && !purge.soft {
+            // Nothing older matters any more.
+            self.fold_to(position);
+        }
+        if self.count > records_max || self.text_bytes > TEXT_BYTES_MAX {
+            self.fold();
+            widened = true;
+        }
+        widened
+    }
+
+    fn note_in(&mut self, map: impl Fn(&mut Self) -> &mut Marks, text: &str, position: Position, soft: bool) {
+        if let Some(mark) = map(self).get_mut(text) {
+            mark.note(position, soft);
+            return;
+        }
+        let mut mark = Mark::default();
+        mark.note(position, soft);
+        map(self).insert(text.into(), mark);
+        self.count += 1;
+        self.text_bytes += text.len();
+    }
+
+    /// Notes a prefix; when there are too many different lengths, a shorter prefix of it, else its whole host.
+    fn note_prefix(&mut self, prefix: &Prefix, position: Position, soft: bool) -> bool {
+        let text = format!("{}|{}", prefix.host, prefix.path).into_bytes();
+        let known = self.prefixes.contains_key(&text.len());
+        let length = if known || self.prefixes.len() < PREFIX_LENGTHS_MAX {
+            Some(text.len())
+        } else {
+            let shorter = self.prefixes.range(..text.len()).next_back();
+            shorter
+                .map(|(length, _)| *length)
+                .filter(|length| *length > prefix.host.len())
+        };
+        let Some((length, cut)) = length.and_then(|length| Some((length, text.get(..length)?))) else {
+            self.note_in(|records| &mut records.hosts, &prefix.host, position, soft);
+            return true;
+        };
+        let marks = self.prefixes.entry(length).or_default();
+        if let Some(mark) = marks.get_mut(cut) {
+            mark.note(position, soft);
+        } else {
+            let mut mark = Mark::default();
+            mark.note(position, soft);
+            marks.insert(cut.into(), mark);
+            self.count += 1;
+            self.text_bytes += length;
+        }
+        length < text.len()
+    }
+
+    /// Folds the older half of the records into the floor.
+    fn fold(&mut self) {
+        let maps = [&self.hosts, &self.tags, &self.urls];
+        let in_maps = maps.into_iter().flat_map(HashMap::values);
+        let in_prefixes = self.prefixes.values().flat_map(HashMap::values);
+        let mut positions: Vec<Position> = in_maps.chain(in_prefixes).map(Mark::latest).collect();
+        let middle = positions.len() / 2;
+        if middle < positions.len() {
+            let (_, median, _) = positions.select_nth_unstable(middle);
+            let median = *median;
+            self.fold_to(median);
+        }
+    }
+
+    /// Purges everything fetched before `floor`, and forgets the records that this makes needless.
+    fn fold_to(&mut self, floor: Position) {
+        self.floor = self.floor.max(floor);
+        let floor = self.floor;
+        let (mut count, mut text_bytes) = (0, 0);
+        for map in [&mut self.hosts, &mut self.tags, &mut self.urls] {
+            map.retain(|_, mark| mark.latest() > floor);
+            count += map.len();
+            text_bytes += map.keys().map(|text| text.len()).sum::<usize>();
+            map.shrink_to_fit();
+        }
+        self.prefixes.retain(|length, marks| {
+            marks.retain(|_, mark| mark.latest() > floor);
+            count += marks.len();
+            text_bytes += marks.len() * length;
+            !marks.is_empty()
+        });
+        self.count = count;
+        self.text_bytes = text_bytes;
+    }
+}
+
+/// The tags of a response.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tagging {
+    /// The first 128 tags, each once.
+    pub tags: Box<[Tag]>,
+    /// How many more there were, or were longer than 256 bytes: by these it cannot be purged, which the operator
+    /// should be told.
+    pub excess: usize,
+}
+
+/// Reads the tags of a response: Surrogate-Key, Cache-Tag, Cache-Groups (RFC 9875), and the same two names as S3 user
+/// metadata, in this order.
+pub fn tags(headers: &HeaderMap) -> Tagging {
+    let mut found = Tagging::default();
+    let mut tags = Vec::new();
+    for (name, syntax) in TAG_FIELDS {
+        for line in headers.get_all(name) {
+            for text in syntax.split(line) {
+                match Tag::new(&text) {
+                    Some(tag) if tags.contains(&tag) => {}
+                    Some(tag) if tags.len() < TAGS_MAX => tags.push(tag),
+                    Some(_) => found.excess += 1,
+                    None if text.is_empty() => {}
+                    None => found.excess += 1,
+                }
+            }
+        }
+    }
+    found.tags = tags.into_boxed_slice();
+    found
+}
+
+/// How tags are written in a field.
+#[derive(Clone, Copy, Debug)]
+enum TagSyntax {
+    Commas,
+    Spaces,
+    Strings,
+}
+
+const TAG_FIELDS: [(HeaderName, TagSyntax); 5] = [
+    (HeaderName::from_static("surrogate-key"), TagSyntax::Spaces),
+    (HeaderName::from_static("cache-tag"), TagSyntax::Commas),
+    (HeaderName::from_static("cache-groups"), TagSyntax::Strings),
+    (
+        HeaderName::from_static("x-amz-meta-surrogate-key"),
+        TagSyntax::Spaces,
+    ),
+    (HeaderName::from_static("x-amz-meta-cache-tag"), TagSyntax::Commas),
+];
+
+impl TagSyntax {
+    fn split(self, line: &HeaderValue) -> Vec<String> {
+        let Ok(text) = std::str::from_utf8(line.as_bytes()) else {
+            return Vec::new();
+        };
+        let owned = |tag: &str| tag.trim().to_owned();
+        match self {
+            Self::Commas => text.split(',').map(owned).collect(),
+            Self::Spaces => text.split_ascii_whitespace().map(owned).collect(),
+            Self::Strings => List::parse([line])
+                .map(|List(members)| members.iter().filter_map(string).collect())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The text of a member that is a string.
+fn string(member: &Member) -> Option<String> {
+    match &member.as_item()?.value {
+        BareItem::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(path: &str, query: Option<&str>) -> Key {
+        Key::new("assets", "cdn.example.com", path, query)
+    }
+
+    fn tag(text: &str) -> Tag {
+        Tag::new(text).unwrap()
+    }
+
+    fn url(path: &str, query: Option<&str>) -> Purge {
+        Purge {
+            urls: vec![Url {
+                host: "cdn.example.com".into(),
+                path: path.into(),
+                query: query.map(Into::into),
+            }],
+            ..Purge::default()
+        }
+    }
+
+    fn prefix(path: &str) -> Purge {
+        Purge {
+            prefixes: vec![Prefix {
+                host: "cdn.example.com".into(),
+                path: path.into(),
+            }],
+            ..Purge::default()
+        }
+    }
+
+    fn host(host: &str) -> Purge {
+        Purge {
+            hosts: vec![host.into()],
+            ..Purge::default()
+        }
+    }
+
+    fn tagged(text: &str) -> Purge {
+        Purge {
+            tags: vec![tag(text)],
+            ..Purge::default()
+        }
+    }
+
+    fn everything() -> Purge {
+        Purge {
+            everything: true,
+            ..Purge::default()
+        }
+    }
+
+    #[test]
+    fn what_a_purge_reaches() {
+        let check = |purge: Purge, path: &str, query: Option<&str>, purged: bool| {
+            for soft in [false, true] {
+                let epochs = Epochs::default();
+                let before = epochs.now();
+                let at = epochs.purge(&Purge {
+                    soft,
+                    ..purge.clone()
+                });
+                let expected = match (purged, soft) {
+                    (false, _) => Standing::Valid { as_of: at },
+                    (true, false) => Standing::Purged,
+                    (true, true) => Standing::SoftlyPurged,
+                };
+                let tags = [tag("widget"), tag("eu")];
+                assert_eq!(
+                    epochs.judge(&key(path, query), &tags, before),
+                    expected,
+                    "{purge:?} {path} {query:?}"
+                );
+                let after = epochs.judge(&key(path, query), &tags, epochs.now());
+                assert_eq!(after, Standing::Valid { as_of: at }, "fetched after {purge:?}");
+            }
+        };
+        check(url("/a.js", None), "/a.js", None, true);
+        check(url("/a.js", None), "/a.js", Some("v=1"), true);
+        check(url("/a.js", Some("v=1")), "/a.js", Some("v=1"), true);
+        check(url("/a.js", Some("v=1")), "/a.js", Some("v=2"), false);
+        check(url("/a.js", Some("v=1")), "/a.js", None, false);
+        check(url("/a.js", None), "/a.jsx", None, false);
+        check(prefix("/client/"), "/client/1.js", Some("x"), true);
+        check(prefix("/client/1"), "/client/1.js", None, true);
+        check(prefix("/client/1.js"), "/client/1.js", None, true);
+        check(prefix("/client/1.js"), "/client/1.j", None, false);
+        check(prefix("/client/"), "/client", None, false);
+        check(prefix(""), "/", None, true);
+        check(tagged("eu"), "/", None, true);
+        check(tagged("EU"), "/", None, false);
+        check(host("cdn.example.com"), "/", None, true);
+        check(host("example.com"), "/", None, false);
+        check(everything(), "/", None, true);
+        check(Purge::default(), "/", None, false);
+    }
+
+    #[test]
+    fn a_fetch_begun_before_a_purge_is_purged_however_late_it_ends() {
+        let epochs = Epochs::default();
+        let early = epochs.now();
+        let purged_at = epochs.purge(&url("/a", None));
+        let late = epochs.now();
+        epochs.purge(&url("/b", None));
+        assert_eq!(epochs.judge(&key("/a", None), &[], early), Standing::Purged);
+        assert!(late >= purged_at);
+        assert_eq!(
+            epochs.judge(&key("/a", None), &[], late),
+            Standing::Valid { as_of: epochs.last() }
+        );
+    }
+
+    #[test]
+    fn hard_wins_over_soft_in_either_order() {
+        for first_soft in [false, true] {
+            let epochs = Epochs::default();
+            let before = epochs.now();
+            for soft in [first_soft, !first_soft] {
+                epochs.purge(&Purge { soft, ..tagged("t") });
+            }
+            let found = epochs.judge(&key("/", None), &[tag("t")], before);
+            assert_eq!(found, Standing::Purged);
+        }
+    }
+
+    #[test]
+    fn what_was_found_valid_is_asked_again_only_after_the_next_purge() {
+        let epochs = Epochs::default();
+        let fetched = epochs.now();
+        epochs.purge(&url("/other", None));
+        let Standing::Valid { as_of } = epochs.judge(&key("/", None), &[], fetched) else {
+            panic!("not concerned");
+        };
+        assert_eq!(as_of, epochs.last());
+        epochs.purge(&everything());
+        assert!(as_of < epochs.last());
+        assert_eq!(epochs.judge(&key("/", None), &[], as_of), Standing::Purged);
+    }
+
+    #[test]
+    fn a_repeated_purge_takes_no_more_room() {
+        let epochs = Epochs::default();
+        for _ in 0..10 {
+            epochs.purge(&url("/a", None));
+            epochs.purge(&prefix("/a"));
+        }
+        assert_eq!((epochs.records(), epochs.last().number()), (2, 20));
+        epochs.purge(&everything());
+        assert_eq!(epochs.records(), 0, "nothing older matters after everything");
+    }
+
+    #[test]
+    fn when_the_records_are_full_the_older_half_purges_everything_before_it() {
+        let epochs = Epochs {
+            records_max: 10,
+            ..Epochs::default()
+        };
+        let start = epochs.now();
+        for n in 0..10 {
+            epochs.purge(&url(&format!("/{n}"), None));
+        }
+        assert_eq!((epochs.records(), epochs.folds()), (10, 0));
+        assert!(matches!(
+            epochs.judge(&key("/x", None), &[], start),
+            Standing::Valid { .. }
+        ));
+        let before_last = epochs.now();
+        epochs.purge(&tagged("t"));
+        assert_eq!(epochs.folds(), 1);
+        assert!(epochs.records() <= 5, "{}", epochs.records());
+        // Old and never purged: purged now, on the safe side. Recent: as before.
+        assert_eq!(epochs.judge(&key("/x", None), &[], start), Standing::Purged);
+        assert!(matches!(
+            epochs.judge(&key("/x", None), &[], before_last),
+            Standing::Valid { .. }
+        ));
+        assert_eq!(
+            epochs.judge(&key("/x", None), &[tag("t")], before_last),
+            Standing::Purged
+        );
+        assert_eq!(epochs.judge(&key("/9", None), &[], Position(9)), Standing::Purged);
+    }
+
+    #[test]
+    fn a_batch_larger_than_the_room_purges_everything_before_it() {
+        let epochs = Epochs {
+            records_max: 10,
+            ..Epochs::default()
+        };
+        let start = epochs.now();
+        let urls = (0..50).flat_map(|n| url(&format!("/{n}"), None).urls).collect();
+        epochs.purge(&Purge {
+            urls,
+            ..Purge::default()
+        });
+        assert_eq!(epochs.records(), 0);
+        assert_eq!(epochs.judge(&key("/17", None), &[], start), Standing::Purged);
+        assert!(matches!(
+            epochs.judge(&key("/17", None), &[], epochs.now()),
+            Standing::Valid { .. }
+        ));
+    }
+
+    #[test]
+    fn too_many_prefix_lengths_purge_a_shorter_prefix_or_the_host() {
+        let epochs = Epochs::default();
+        for n in 0..PREFIX_LENGTHS_MAX {
+            epochs.purge(&prefix(&format!("/{}", "a".repeat(2 * n + 2))));
+        }
+        assert_eq!(epochs.folds(), 0);
+        let before = epochs.now();
+        epochs.purge(&prefix("/bbb"));
+        assert_eq!(epochs.folds(), 1, "cut to the length before");
+        assert_eq!(epochs.judge(&key("/bbbb", None), &[], before), Standing::Purged);
+        assert_eq!(epochs.judge(&key("/bbx", None), &[], before), Standing::Purged);
+        assert!(matches!(
+            epochs.judge(&key("/bx", None), &[], before),
+            Standing::Valid { .. }
+        ));
+        epochs.purge(&prefix("/"));
+        assert_eq!(
+            epochs.judge(&key("/bx", None), &[], before),
+            Standing::Purged,
+            "the whole host"
+        );
+    }
+
+    #[test]
+    fn no_purge_is_missed_while_others_look() {
+        let epochs = Epochs::default();
+        let key = key("/a", None);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        let before = epochs.now();
+                        let at = epochs.purge(&url("/a", None));
+                        assert!(at > before);
+                        assert_eq!(epochs.judge(&key, &[], before), Standing::Purged);
+                        assert!(epochs.now() >= at);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                let mut as_of = epochs.now();
+                while as_of.number() < 6_000 {
+                    let now = epochs.now();
+                    let standing = epochs.judge(&key, &[], as_of);
+                    // Every purge concerns this key, so whatever is behind must be purged.
+                    assert!(standing == Standing::Purged || now == as_of, "{standing:?}");
+                    as_of = now;
+                }
+            });
+        });
+        assert_eq!(epochs.last().number(), 6_000);
+    }
+
+    #[test]
+    fn tags_are_read_from_every_field_that_carries_them() {
+        let check = |lines: &[(&'static str, &str)], expected: &[&str], excess: usize| {
+            let mut fields = HeaderMap::new();
+            for (name, value) in lines {
+                fields.append(HeaderName::from_static(name), value.parse().unwrap());
+            }
+            let found = tags(&fields);
+            let texts: Vec<_> = found.tags.iter().map(Tag::as_str).collect();
+            assert_eq!((texts.as_slice(), found.excess), (expected, excess), "{lines:?}");
+        };
+        check(&[], &[], 0);
+        check(&[("surrogate-key", " a  b\tc ")], &["a", "b", "c"], 0);
+        check(&[("cache-tag", "a b, c,,")], &["a b", "c"], 0);
+        check(&[("cache-groups", "\"a\", \"b, c\";x=1")], &["a", "b, c"], 0);
+        check(&[("cache-groups", "\"a\", b")], &["a"], 0);
+        check(&[("cache-groups", "\"a")], &[], 0);
+        check(&[("x-amz-meta-surrogate-key", "a b")], &["a", "b"], 0);
+        check(&[("x-amz-meta-cache-tag", "a, b")], &["a", "b"], 0);
+        check(
+            &[
+                ("cache-tag", "b,a"),
+                ("surrogate-key", "a"),
+                ("surrogate-key", "c"),
+            ],
+            &["a", "c", "b"],
+            0,
+        );
+        check(&[("cache-tag", &"x".repeat(TAG_BYTES_MAX + 1))], &[], 1);
+        let many: Vec<String> = (0..TAGS_MAX + 3).map(|n| n.to_string()).collect();
+        let kept: Vec<&str> = many.iter().take(TAGS_MAX).map(String::as_str).collect();
+        check(&[("surrogate-key", &many.join(" "))], &kept, 3);
+    }
+}

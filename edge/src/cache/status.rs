@@ -1,0 +1,342 @@
+//! What the outside is told of the cache's part in a response: Cache-Status (RFC 9211), and one outcome for metrics
+//! and logs.
+//!
+//! Nothing is decided here.
+
+use std::fmt::Write as _;
+
+use http::HeaderValue;
+
+use super::policy::staleness::Why;
+use super::policy::storability::NotStored;
+use crate::telemetry::metrics::Label;
+
+/// Why a request went forward (RFC 9211 section 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// The cache was told not to handle the request.
+    Bypass,
+    /// The method's semantics need it.
+    Method,
+    /// Part of what was asked for is stored.
+    Partial,
+    /// The stored response would do, but the request asks for validation.
+    Request,
+    /// The stored response is stale.
+    Stale,
+    /// Nothing is stored under the URI.
+    UriMiss,
+    /// Something is stored under the URI, for other requests.
+    VaryMiss,
+}
+
+impl Forward {
+    /// The token of RFC 9211.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::Partial => "partial",
+            Self::Request => "request",
+            Self::Stale => "stale",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+        }
+    }
+}
+
+impl From<Why> for Forward {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Request => Self::Request,
+            Why::NoCache | Why::SoftlyPurged | Why::Stale => Self::Stale,
+        }
+    }
+}
+
+/// What more there is to say, as `detail` (RFC 9211 section 2.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The response is a stored 404 or 410.
+    Negative,
+    /// The response was not stored, for this reason.
+    NotStored(NotStored),
+    /// The request allowed nothing but a stored response.
+    OnlyIfCached,
+    /// What was stored had been purged.
+    Purged,
+    /// What was stored is stale by a soft purge.
+    SoftlyPurged,
+    /// The origin failed, in the words of RFC 9209, and what was stored is served stale instead.
+    StaleOnError(&'static str),
+    /// What was stored is served stale while it is revalidated.
+    StaleWhileRevalidate,
+}
+
+impl Detail {
+    /// The word for it; every one of them is a token of RFC 9651.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Negative => "negative",
+            Self::NotStored(reason) => reason.token(),
+            Self::OnlyIfCached => "only-if-cached",
+            Self::Purged => "purged",
+            Self::SoftlyPurged => "softly-purged",
+            Self::StaleOnError(error) => error,
+            Self::StaleWhileRevalidate => "stale-while-revalidate",
+        }
+    }
+}
+
+/// Whether the cache answered or forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// The request went forward.
+    Forwarded {
+        /// Why.
+        reason: Forward,
+        /// The status that the next hop answered with; `None` when it did not answer.
+        status: Option<u16>,
+        /// Whether its response was stored.
+        stored: bool,
+        /// Whether the request shared the forward of another.
+        collapsed: bool,
+        /// The freshness that remains, in seconds, where it is known.
+        ttl: Option<i64>,
+    },
+    /// Answered from the store.
+    Hit {
+        /// The freshness that remains, in seconds; negative once stale.
+        ttl: i64,
+    },
+}
+
+/// The cache's part in one response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether the cache answered or forwarded.
+    pub handling: Handling,
+    /// What more there is to say.
+    pub detail: Option<Detail>,
+}
+
+impl Status {
+    /// A plain hit.
+    pub const fn hit(ttl: i64) -> Self {
+        Self {
+            handling: Handling::Hit { ttl },
+            detail: None,
+        }
+    }
+
+    /// The member of Cache-Status for a cache called `name`.
+    pub fn write(&self, name: &str) -> HeaderValue {
+        let mut out = String::with_capacity(name.len() + 96);
+        write_name(&mut out, name);
+        match self.handling {
+            Handling::Hit { ttl } => {
+                out.push_str("; hit");
+                write_integer(&mut out, "ttl", ttl);
+            }
+            Handling::Forwarded {
+                reason,
+                status,
+                stored,
+                collapsed,
+                ttl,
+            } => {
+                out.push_str("; fwd=");
+                out.push_str(reason.token());
+                if let Some(status) = status {
+                    write_integer(&mut out, "fwd-status", i64::from(status));
+                }
+                if let Some(ttl) = ttl {
+                    write_integer(&mut out, "ttl", ttl);
+                }
+                if stored {
+                    out.push_str("; stored");
+                }
+                if collapsed {
+                    out.push_str("; collapsed");
+                }
+            }
+        }
+        if let Some(detail) = self.detail {
+            out.push_str("; detail=");
+            out.push_str(detail.token());
+        }
+        HeaderValue::try_from(out).unwrap_or_else(|_| HeaderValue::from_static("portico"))
+    }
+}
+
+/// How an exchange ended for the cache: the one word for it in metrics, logs and X-Cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The cache took no part.
+    Bypass,
+    /// Answered with what another request fetched.
+    Collapsed,
+    /// No answer from the store nor from the origin.
+    Error,
+    /// Fresh from the store.
+    Hit,
+    /// A 404 or 410 from the store.
+    HitNegative,
+    /// Stale from the store, while it is revalidated.
+    HitStale,
+    /// Fetched.
+    Miss,
+    /// `only-if-cached`, and it was not.
+    NotCached,
+    /// Confirmed by the origin, then from the store.
+    Revalidated,
+    /// Stale from the store, because the origin failed.
+    StaleError,
+}
+
+impl Label for Outcome {
+    const NAME: &'static str = "outcome";
+    const VALUES: &'static [&'static str] = &[
+        "bypass",
+        "collapsed",
+        "error",
+        "hit",
+        "hit-negative",
+        "hit-stale",
+        "miss",
+        "not-cached",
+        "revalidated",
+        "stale-error",
+    ];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// The largest integer of a structured field, RFC 9651 section 3.3.1.
+const INTEGER_MAX: i64 = 999_999_999_999_999;
+
+fn write_integer(out: &mut String, name: &str, value: i64) {
+    // Writing to a String cannot fail.
+    let _ = write!(out, "; {name}={}", value.clamp(-INTEGER_MAX, INTEGER_MAX));
+}
+
+/// The cache's name: as a token where it is one, else as a string (RFC 9651 sections 3.3.3 and 3.3.4).
+fn write_name(out: &mut String, name: &str) {
+    let rest = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~:/".contains(c);
+    let is_token = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*') && name.chars().all(rest);
+    if is_token {
+        out.push_str(name);
+        return;
+    }
+    out.push('"');
+    for c in name.chars().filter(|c| matches!(c, ' '..='~')) {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fields::structured::List;
+
+    fn forwarded(reason: Forward) -> Handling {
+        Handling::Forwarded {
+            reason,
+            status: None,
+            stored: false,
+            collapsed: false,
+            ttl: None,
+        }
+    }
+
+    #[test]
+    fn the_member_of_cache_status() {
+        let check = |handling: Handling, detail: Option<Detail>, expected: &str| {
+            let written = Status { handling, detail }.write("portico");
+            assert_eq!(written, expected);
+            assert!(List::parse([&written]).is_ok(), "{expected}");
+        };
+        check(Handling::Hit { ttl: 30 }, None, "portico; hit; ttl=30");
+        check(
+            Handling::Hit { ttl: -5 },
+            Some(Detail::StaleWhileRevalidate),
+            "portico; hit; ttl=-5; detail=stale-while-revalidate",
+        );
+        check(forwarded(Forward::Bypass), None, "portico; fwd=bypass");
+        check(
+            Handling::Forwarded {
+                reason: Forward::UriMiss,
+                status: Some(200),
+                stored: true,
+                collapsed: true,
+                ttl: Some(60),
+            },
+            None,
+            "portico; fwd=uri-miss; fwd-status=200; ttl=60; stored; collapsed",
+        );
+        check(
+            forwarded(Forward::Stale),
+            Some(Detail::StaleOnError("connection_timeout")),
+            "portico; fwd=stale; detail=connection_timeout",
+        );
+        check(
+            forwarded(Forward::VaryMiss),
+            Some(Detail::NotStored(NotStored::VaryTooWide)),
+            "portico; fwd=vary-miss; detail=vary-too-wide",
+        );
+        check(
+            Handling::Hit { ttl: i64::MIN },
+            None,
+            "portico; hit; ttl=-999999999999999",
+        );
+    }
+
+    #[test]
+    fn the_name_is_a_token_or_a_string() {
+        let check = |name: &str, expected: &str| {
+            let written = Status::hit(1).write(name);
+            assert_eq!(written, expected);
+            assert!(List::parse([&written]).is_ok(), "{expected}");
+        };
+        check("portico", "portico; hit; ttl=1");
+        check("edge.example:443/a", "edge.example:443/a; hit; ttl=1");
+        check("1st", "\"1st\"; hit; ttl=1");
+        check("my \"edge\"\\", "\"my \\\"edge\\\"\\\\\"; hit; ttl=1");
+        check("a\r\nb\u{e9}", "\"ab\"; hit; ttl=1");
+        check("", "\"\"; hit; ttl=1");
+    }
+
+    #[test]
+    fn each_outcome_has_its_own_token() {
+        let all = [
+            (Outcome::Bypass, "bypass"),
+            (Outcome::Collapsed, "collapsed"),
+            (Outcome::Error, "error"),
+            (Outcome::Hit, "hit"),
+            (Outcome::HitNegative, "hit-negative"),
+            (Outcome::HitStale, "hit-stale"),
+            (Outcome::Miss, "miss"),
+            (Outcome::NotCached, "not-cached"),
+            (Outcome::Revalidated, "revalidated"),
+            (Outcome::StaleError, "stale-error"),
+        ];
+        assert_eq!(all.len(), Outcome::VALUES.len());
+        for (outcome, token) in all {
+            assert_eq!(outcome.token(), token);
+        }
+    }
+
+    #[test]
+    fn every_reason_to_validate_has_a_reason_to_forward() {
+        assert_eq!(Forward::from(Why::Request).token(), "request");
+        for why in [Why::NoCache, Why::SoftlyPurged, Why::Stale] {
+            assert_eq!(Forward::from(why).token(), "stale");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Fields that end at each hop (RFC 9110, 7.6.1).
+//!
+//! Called once on each request that goes inward and once on each response before it is stored; what is added for the next
+//! hop is added afterwards.
+
+use http::header::{self, HeaderMap, HeaderName};
+
+use super::lists;
+
+/// Fields that concern one connection only, whether or not `Connection` names them.
+pub const FIELDS: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes the fields of this hop: the fixed ones, and those that `Connection` lists.
+///
+/// A name in `Connection` that is meant for every recipient is not obeyed. RFC 9110 forbids senders to list such a field,
+/// and whoever does it is trying to take a condition, a credential or a routing field away between two hops. See
+/// [`is_end_to_end`].
+pub fn remove(fields: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = lists::members(fields.get_all(header::CONNECTION))
+        .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
+        .filter(|name| !is_end_to_end(name))
+        .collect();
+    for name in listed.iter().chain(&FIELDS) {
+        fields.remove(name);
+    }
+}
+
+/// Whether `Connection` may never take this field away: it frames, routes, keys, selects, validates, ages or authorises, or
+/// says who asked.
+pub fn is_end_to_end(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    END_TO_END.binary_search(&name).is_ok()
+        || END_TO_END_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Sorted, for the binary search.
+const END_TO_END: [&str; 30] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "cache-status",
+    "cdn-cache-control",
+    "cdn-loop",
+    "cookie",
+    "date",
+    "etag",
+    "expires",
+    "forwarded",
+    "host",
+    "last-modified",
+    "location",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "range",
+    "referer",
+    "set-cookie",
+    "signature",
+    "signature-input",
+    "strict-transport-security",
+    "surrogate-control",
+    "surrogate-key",
+    "unencoded-digest",
+    "user-agent",
+    "vary",
+    "via",
+    "www-authenticate",
+];
+
+const END_TO_END_PREFIXES: [&str; 7] = [
+    "accept",
+    "access-control-",
+    "content-",
+    "if-",
+    "sec-",
+    "x-amz-",
+    "x-forwarded-",
+];

@@ -1,0 +1,10 @@
+//! The grammar of field lines that every other module shares: lists, structured fields, dates, and the fields that end at
+//! each hop.
+//!
+//! It knows how a field is written, never what one means: directives, validators and ranges are read by their own modules.
+//! Pure: no clock, no socket, no allocation beyond what is returned.
+
+pub mod dates;
+pub mod hop;
+pub mod lists;
+pub mod structured;

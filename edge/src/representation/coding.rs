@@ -1,0 +1,272 @@
+//! Content codings and `Accept-Encoding` (RFC 9110, 8.4.1 and 12.5.3).
+//!
+//! It decides what a client takes and which of the forms at hand it gets; making a form is the encoder's.
+
+use http::HeaderValue;
+
+use crate::fields::lists;
+
+/// How many members of `Accept-Encoding` are read; those behind are ignored. Browsers send four or five.
+pub const MEMBERS_MAX: usize = 32;
+
+/// Content shorter than this many bytes is not worth coding: it fits one packet in any form.
+pub const LENGTH_MIN: u64 = 256;
+
+/// A content coding, in the order in which we prefer them when nothing else decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Coding {
+    /// Brotli (RFC 7932).
+    Br,
+    /// Zstandard (RFC 8878, RFC 9659).
+    Zstd,
+    /// Gzip (RFC 1952).
+    Gzip,
+    /// No coding.
+    Identity,
+}
+
+impl Coding {
+    /// All codings, in our order of preference.
+    pub const ALL: [Self; 4] = [Self::Br, Self::Zstd, Self::Gzip, Self::Identity];
+
+    /// Its name in `Content-Encoding` and `Accept-Encoding`.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Br => "br",
+            Self::Gzip => "gzip",
+            Self::Identity => "identity",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The coding of that name, in any case; `x-gzip` is gzip (RFC 9110, 8.4.1.3).
+    pub fn from_token(token: &str) -> Option<Self> {
+        if token.eq_ignore_ascii_case("x-gzip") {
+            return Some(Self::Gzip);
+        }
+        Self::ALL
+            .into_iter()
+            .find(|coding| token.eq_ignore_ascii_case(coding.token()))
+    }
+
+    /// The value of `Content-Encoding`; none for identity.
+    pub fn content_encoding(self) -> Option<HeaderValue> {
+        (self != Self::Identity).then(|| HeaderValue::from_static(self.token()))
+    }
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// What a client takes: the quality of each coding, in thousandths; 0 is refused.
+///
+/// - With no `Accept-Encoding`, or an empty one, only identity. RFC 9110 lets us send anything to a client that is silent,
+///   but a client that does not know of codings is silent too.
+/// - `*` stands for each coding that is not named, identity included.
+/// - Identity, neither named nor under a `*`, is acceptable and ranks lowest.
+/// - A coding that is named more than once has its lowest quality: what was refused anywhere is not sent.
+/// - A malformed member says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AcceptEncoding {
+    qualities: [u16; 4],
+}
+
+impl AcceptEncoding {
+    /// Only identity: what a client says that sends no `Accept-Encoding`.
+    pub const IDENTITY: Self = Self {
+        qualities: [0, 0, 0, QUALITY_MAX],
+    };
+
+    /// Reads all field lines of `Accept-Encoding`. Allocates nothing.
+    pub fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
+        let mut values = values.into_iter();
+        let Some(first) = values.next() else {
+            return Self::IDENTITY;
+        };
+        let second = values.next();
+        if second.is_none()
+            && let Some((_, known)) = COMMON
+                .iter()
+                .find(|(text, _)| first.as_bytes() == text.as_bytes())
+        {
+            return *known;
+        }
+        Self::from_members(lists::members(std::iter::once(first).chain(second).chain(values)))
+    }
+
+    /// The quality of `coding`, 0 to 1000.
+    pub fn quality(self, coding: Coding) -> u16 {
+        self.qualities.get(coding.index()).copied().unwrap_or(0)
+    }
+
+    /// Whether `coding` may be sent.
+    pub fn accepts(self, coding: Coding) -> bool {
+        self.quality(coding) > 0
+    }
+
+    /// The codings that may be sent: by quality, and where that is equal by our preference. For choosing a coding to make
+    /// when the sizes are not known yet.
+    pub fn order(self) -> impl Iterator<Item = Coding> {
+        let mut codings = Coding::ALL;
+        codings.sort_by_key(|&coding| std::cmp::Reverse(self.quality(coding)));
+        codings.into_iter().filter(move |&coding| self.accepts(coding))
+    }
+
+    /// The smallest form that the client takes, of those at hand with their sizes; `None` when it takes none of them.
+    ///
+    /// Of the forms that a client takes, it is better served by the smaller one than by the one it ranks higher: the
+    /// quality of a coding only tells whether it may be sent. One wish is honoured: a coding that ranks below identity is
+    /// not chosen as long as there is a form that does not. Equal sizes go by our preference.
+    pub fn smallest(self, available: impl IntoIterator<Item = (Coding, u64)>) -> Option<Coding> {
+        available
+            .into_iter()
+            .filter(|&(coding, _)| self.accepts(coding))
+            .min_by_key(|&(coding, size)| (self.is_below_identity(coding), size, coding))
+            .map(|(coding, _)| coding)
+    }
+
+    /// All that [`AcceptEncoding::smallest`] looks at, in a byte: clients with equal bytes are always given the same form.
+    pub fn normalised(self) -> u8 {
+        let bits = |chosen: &dyn Fn(Coding) -> bool| {
+            let chosen = Coding::ALL.into_iter().filter(|&coding| chosen(coding));
+            chosen.fold(0, |bits, coding| bits | coding.bit())
+        };
+        let accepted = bits(&|coding| self.accepts(coding));
+        let below = bits(&|coding| self.accepts(coding) && self.is_below_identity(coding));
+        accepted | below << 4
+    }
+
+    fn is_below_identity(self, coding: Coding) -> bool {
+        self.quality(coding) < self.quality(Coding::Identity)
+    }
+
+    fn from_members<'a>(members: impl Iterator<Item = &'a str>) -> Self {
+        let mut named = [None::<u16>; 4];
+        let mut others = None::<u16>;
+        let mut said_something = false;
+        for member in members.take(MEMBERS_MAX) {
+            said_something = true;
+            let Some((name, quality)) = weighted(member) else {
+                continue;
+            };
+            let slot = if name == "*" {
+                Some(&mut others)
+            } else {
+                Coding::from_token(name).and_then(|coding| named.get_mut(coding.index()))
+            };
+            if let Some(slot) = slot {
+                *slot = Some(slot.map_or(quality, |earlier| earlier.min(quality)));
+            }
+        }
+        if !said_something {
+            return Self::IDENTITY;
+        }
+        let mut qualities = named.map(|quality| quality.or(others).unwrap_or(0));
+        if let ([.., None], None, [.., identity]) = (named, others, &mut qualities) {
+            *identity = QUALITY_MIN;
+        }
+        Self { qualities }
+    }
+}
+
+/// Whether content of this media type gains from coding: text, and the formats that are text or plain tables underneath.
+/// Images, sound, video, archives and compressed fonts are coded already.
+pub fn compressible(content_type: &str) -> bool {
+    let (essence, _) = lists::parameters(content_type);
+    let Some((kind, subtype)) = essence.split_once('/') else {
+        return false;
+    };
+    let (kind, subtype) = (kind.to_ascii_lowercase(), subtype.to_ascii_lowercase());
+    let structured = ["+json", "+xml", "+text", "+yaml", "+wasm"]
+        .iter()
+        .any(|suffix| subtype.ends_with(suffix));
+    structured
+        || match kind.as_str() {
+            "text" => true,
+            "application" => APPLICATIONS.binary_search(&subtype.as_str()).is_ok(),
+            "font" => matches!(subtype.as_str(), "collection" | "otf" | "sfnt" | "ttf"),
+            "image" => matches!(
+                subtype.as_str(),
+                "bmp" | "vnd.microsoft.icon" | "x-icon" | "x-ms-bmp"
+            ),
+            _ => false,
+        }
+}
+
+const QUALITY_MAX: u16 = 1000;
+
+/// The lowest quality that is not a refusal.
+const QUALITY_MIN: u16 = 1;
+
+/// What browsers and tools send, word for word; in the order br, zstd, gzip, identity.
+const COMMON: [(&str, AcceptEncoding); 4] = [
+    ("gzip, deflate, br, zstd", common(QUALITY_MAX, QUALITY_MAX)),
+    ("gzip, deflate, br", common(QUALITY_MAX, 0)),
+    ("gzip, deflate", common(0, 0)),
+    ("gzip", common(0, 0)),
+];
+
+const fn common(br: u16, zstd: u16) -> AcceptEncoding {
+    AcceptEncoding {
+        qualities: [br, zstd, QUALITY_MAX, QUALITY_MIN],
+    }
+}
+
+/// Sorted, for the binary search.
+const APPLICATIONS: [&str; 21] = [
+    "ecmascript",
+    "graphql",
+    "javascript",
+    "json",
+    "json5",
+    "jsonl",
+    "manifest",
+    "rtf",
+    "source-map",
+    "toml",
+    "vnd.ms-fontobject",
+    "wasm",
+    "x-font-opentype",
+    "x-font-otf",
+    "x-font-truetype",
+    "x-font-ttf",
+    "x-javascript",
+    "x-ndjson",
+    "xml",
+    "xml-dtd",
+    "yaml",
+];
+
+/// A member and its weight (RFC 9110, 12.4.2); `None` when it is malformed.
+fn weighted(member: &str) -> Option<(&str, u16)> {
+    let Some((name, weight)) = member.split_once(';') else {
+        return lists::is_token(member).then_some((member, QUALITY_MAX));
+    };
+    let name = name.trim_end_matches([' ', '\t']);
+    let weight = weight.trim_matches([' ', '\t']);
+    let value = weight.strip_prefix("q=").or_else(|| weight.strip_prefix("Q="))?;
+    lists::is_token(name).then_some((name, quality(value)?))
+}
+
+/// A quality in thousandths: `0` or `1` and up to three decimals, at most 1.
+fn quality(text: &str) -> Option<u16> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths = decimals
+        .bytes()
+        .chain(std::iter::repeat(b'0'))
+        .take(3)
+        .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    match whole {
+        "0" => Some(thousandths),
+        "1" if thousandths == 0 => Some(QUALITY_MAX),
+        _ => None,
+    }
+}
