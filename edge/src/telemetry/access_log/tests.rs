@@ -69,7 +69,7 @@ fn a_line_of_each_format() {
 #[test]
 fn nothing_that_a_client_sends_leaves_its_place() {
     let hostile = || {
-        let mut entry = entry("/%0d%0a?\"{|}");
+        let mut entry = entry("/%0d%0a\"{}");
         entry.host = "a\r\nb\"\\\u{9b}c".into();
         entry.user_agent = Some(HeaderValue::from_bytes(b"a\" 200 \\ \x9b\xff\t\xe2\x80\xa8z").unwrap());
         entry.referer = Some(HeaderValue::from_bytes("x\u{85}\u{1f600}".as_bytes()).unwrap());
