@@ -1,6 +1,7 @@
 //! What a configuration needs from the machine: certificates that can serve, folders that exist, memory that is there.
 //!
-//! `edge check` and every start and reload ask; a broken certificate is an error of a check and of a first start only.
+//! This is for `edge check`. A node that starts or reloads takes [`load`](super::load) instead: it serves with the certificates that
+//! are good, and says which are not, rather than not at all.
 
 use std::path::Path;
 use std::time::SystemTime;

@@ -77,13 +77,10 @@ fn every_documented_default_is_what_holds_when_the_key_is_not_set() {
             continue;
         };
         let value = default.get("x").unwrap().clone();
-        // The tables in between change nothing by being there, but for the access log.
-        let base = if key.path.starts_with("log.access") {
-            "[log.access]\n"
-        } else {
-            ""
-        };
-        let base = format!("{MINIMAL}{base}");
+        // The tables in between, with what they cannot be without.
+        let tables =
+            "[log.access]\n[[tls.certificate]]\nchain = \"a\"\nkey = \"b\"\n[[site.rule]]\npath = \"/a\"\n";
+        let base = format!("{MINIMAL}{tables}");
         let mut with: toml::Table = base.parse().unwrap();
         if set(&mut with, key.path, value) {
             let with = read(&with.to_string()).unwrap_or_else(|errors| panic!("{}: {errors}", key.path));
@@ -582,4 +579,15 @@ fn an_access_log_in_a_folder_that_is_not_there_is_told() {
         errors.to_string().contains("edge.toml:14:8: log.access.path: "),
         "{errors}"
     );
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_in_a_file_can_panic(at in 0..6000_usize, length in 0..400_usize, text in "[\\PC\n]{0,40}") {
+        let example = include_str!("../../../edge.example.toml");
+        let head: String = example.chars().take(at).collect();
+        let tail: String = example.chars().skip(at + length).collect();
+        let _ = read(&format!("{head}{text}{tail}"));
+        let _ = read(&text);
+    }
 }
