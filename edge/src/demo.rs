@@ -52,7 +52,7 @@ pub enum Error {
     Put(String, #[source] bucket::StoreError),
     /// The development CA.
     #[error("cannot make the certificate")]
-    Certificate(#[from] certs::Error),
+    Certificate(#[from] certs::dev_ca::Error),
     /// A file or folder.
     #[error("cannot use {0}")]
     File(PathBuf, #[source] io::Error),

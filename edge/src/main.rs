@@ -1,1 +1,118 @@
-fn main() {}
+//! The node's command line: arguments, configuration, start, addresses, wait, drain, exit code.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use edge::clock::Clock;
+use edge::lifecycle::Signals;
+use edge::server::Node;
+use edge::telemetry::log;
+use edge::{config, demo};
+
+/// A caching CDN edge node.
+#[derive(Parser)]
+#[command(name = "edge", version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read a configuration file, say all that is wrong with it, and start nothing
+    Check {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE", default_value = "edge.toml", env = "EDGE_CONFIG")]
+        config: PathBuf,
+    },
+    /// Serve a sample site from an embedded bucket: no account, no network, no root
+    Demo(demo::Arguments),
+    /// Serve
+    Run {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE", default_value = "edge.toml", env = "EDGE_CONFIG")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Check { config } => check(&config),
+        Command::Demo(arguments) => serve(What::Demo(arguments)),
+        Command::Run { config } => serve(What::Configured(config)),
+    };
+    outcome.unwrap_or_else(|error| {
+        tell(&format!("edge: {}", chain(&*error)));
+        ExitCode::FAILURE
+    })
+}
+
+/// What is served.
+enum What {
+    Demo(demo::Arguments),
+    Configured(PathBuf),
+}
+
+fn check(path: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let checked = config::check(path, Clock::real().now().to_system_time())?;
+    for warning in &checked.warnings {
+        tell(&format!("{}: warning: {warning}", path.display()));
+    }
+    say(&format!("{}: good: {} sites, {} origins", path.display(), checked.config.sites.len(), checked.config.origins.len()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(what: What) -> Result<ExitCode, Box<dyn Error>> {
+    let log = log::start()?;
+    let clock = Clock::real();
+    let control =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()?;
+    let code = control.block_on(async {
+        let signals = Signals::listen()?;
+        let demo = match &what {
+            What::Demo(arguments) => Some(demo::prepare(arguments, &clock).await?),
+            What::Configured(_) => None,
+        };
+        let file = match (&demo, what) {
+            (Some(demo), _) => demo.config.clone(),
+            (None, What::Configured(file)) => file,
+            (None, What::Demo(arguments)) => arguments.state,
+        };
+        let config = config::load(&file)?;
+        let node = Node::start(config, Some(file), clock, control.handle().clone())?;
+        for (kind, address) in node.addresses() {
+            tracing::info!(%address, kind = kind.token(), "listening");
+        }
+        if let Some(demo) = &demo {
+            say(&demo.welcome);
+        }
+        Ok::<_, Box<dyn Error>>(node.run(signals).await.code())
+    })?;
+    control.shutdown_background();
+    log.flush(Duration::from_secs(1));
+    Ok(ExitCode::from(code))
+}
+
+/// An error and what caused it, in one line (or more, where the error itself has more).
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+#[expect(clippy::print_stdout, reason = "what the user asked for goes to standard output")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "the log may not be there yet")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}

@@ -233,7 +233,7 @@ impl Exchange {
         };
         let location = format!("https://{}{port}{}", request.host, request.target);
         let Ok(location) = HeaderValue::try_from(location) else {
-            return self.fail(request, Some(&site), Failure::BadRequest(error::BadRequest::TargetInvalid));
+            return self.fail(request, Some(&site), Failure::BadRequest(error::BadRequest::TargetCharacter));
         };
         let fields = HeaderMap::from_iter([(LOCATION, location)]);
         self.plain(request, site.shared_name(), StatusCode::PERMANENT_REDIRECT, fields, Body::Empty, None)

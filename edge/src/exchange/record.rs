@@ -40,6 +40,20 @@ pub struct Record {
     sinks: Arc<Sinks>,
     outcome: Option<Outcome>,
     entry: Entry,
+    #[cfg(test)]
+    observer: Observer,
+}
+
+/// What a test wants to be told of a record's end.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Observer(Option<Box<dyn FnOnce(u64, End) + Send>>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer(..)")
+    }
 }
 
 impl Record {
@@ -65,7 +79,32 @@ impl Record {
             host: request.host,
             target: request.target,
         };
-        Self { sinks: Arc::clone(sinks), outcome, entry }
+        Self {
+            sinks: Arc::clone(sinks),
+            outcome,
+            entry,
+            #[cfg(test)]
+            observer: Observer::default(),
+        }
+    }
+
+    /// The record of nothing in particular, whose end is told to `observer`.
+    #[cfg(test)]
+    pub(crate) fn observed(observer: impl FnOnce(u64, End) + Send + 'static) -> Box<Self> {
+        let request = Request {
+            method: http::Method::GET,
+            scheme: super::message::Scheme::Https,
+            host: "cdn.example.com".into(),
+            target: unreadable(),
+            version: http::Version::HTTP_11,
+            headers: HeaderMap::new(),
+            client: std::net::Ipv4Addr::LOCALHOST.into(),
+            received: crate::clock::Timestamp::from_unix_seconds(0),
+        };
+        let sinks = Arc::new(Sinks::new(&Registry::default(), None, Clock::real()).expect("no file is opened"));
+        let mut record = Self::new(&sinks, request, &Arc::from("test"), StatusCode::OK, None);
+        record.observer = Observer(Some(Box::new(observer)));
+        Box::new(record)
     }
 
     /// Notes the coding of the body.
@@ -87,6 +126,10 @@ impl Record {
             metrics.outcomes.inc(outcome);
         }
         access.push(self.entry);
+        #[cfg(test)]
+        if let Some(observer) = self.observer.0.take() {
+            observer(sent, end);
+        }
     }
 }
 
@@ -99,6 +142,17 @@ pub struct Sinks {
     pub access: AccessLog,
     /// For durations.
     pub clock: Clock,
+}
+
+impl Sinks {
+    /// Registers the metrics and opens the access log.
+    ///
+    /// # Errors
+    ///
+    /// When the log's file cannot be opened.
+    pub fn new(registry: &Registry, log: Option<&crate::config::AccessLog>, clock: Clock) -> std::io::Result<Self> {
+        Ok(Self { metrics: Metrics::register(registry), access: AccessLog::start(log, registry)?, clock })
+    }
 }
 
 /// The metrics of exchanges.

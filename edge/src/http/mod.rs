@@ -37,19 +37,19 @@ use crate::telemetry::metrics::Registry;
 /// What gives the answers: the exchange, or a test in its place.
 pub trait Answer: Send + Sync + 'static {
     /// Answers a request.
-    fn run(&self, request: Request) -> impl Future<Output = Response> + Send;
+    fn run(self: &Arc<Self>, request: Request) -> impl Future<Output = Response> + Send;
     /// Answers a request on a listener that only redirects.
-    fn redirect(&self, request: Request) -> Response;
+    fn redirect(self: &Arc<Self>, request: Request) -> Response;
     /// Answers what did not become a request, or one whose answer failed.
     fn refuse(&self, refused: Refused, failure: Failure) -> Response;
 }
 
 impl Answer for Exchange {
-    fn run(&self, request: Request) -> impl Future<Output = Response> + Send {
+    fn run(self: &Arc<Self>, request: Request) -> impl Future<Output = Response> + Send {
         Self::run(self, request)
     }
 
-    fn redirect(&self, request: Request) -> Response {
+    fn redirect(self: &Arc<Self>, request: Request) -> Response {
         Self::redirect(self, request)
     }
 

@@ -95,7 +95,8 @@ async fn stop(
     ended
 }
 
-async fn orderly(plan: &config::Drain, drain: &Drain, readiness: &Readiness, workers: &mut Workers) -> Ended {
+/// Stops in order, whatever signals come.
+pub async fn orderly(plan: &config::Drain, drain: &Drain, readiness: &Readiness, workers: &mut Workers) -> Ended {
     readiness.set(NotReady::Draining, true);
     if !plan.delay.is_zero() {
         tracing::info!(seconds = plan.delay.as_secs_f64(), "not ready any more; still serving");

@@ -1,0 +1,247 @@
+//! The one place where the parts of a node are joined: everything is bound before anything is served.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::HeaderValue;
+use tokio::runtime::Handle;
+
+use crate::cache::epoch::Epochs;
+use crate::cache::store::{Budget, Memory};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::drain::{Drain, NotReady, Readiness};
+use crate::exchange::record::Sinks;
+use crate::exchange::{self, Exchange, Parts, Routes};
+use crate::http::{Door, Kind};
+use crate::lifecycle::{self, Ended, Orders, Signals};
+use crate::listener::{self, Setup, Workers};
+use crate::origin::Origins;
+use crate::site::Router;
+use crate::telemetry::metrics::Registry;
+use crate::tls;
+use crate::tls::reload::Certificates;
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The access log.
+    #[error("cannot open the access log")]
+    AccessLog(#[source] io::Error),
+    /// An address is taken, or not ours.
+    #[error(transparent)]
+    Bind(#[from] listener::BindError),
+    /// An origin.
+    #[error("cannot prepare the origins")]
+    Origin(#[from] crate::origin::StartError),
+    /// A thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// TLS.
+    #[error("cannot prepare TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Node {
+    addresses: Vec<(Kind, SocketAddr)>,
+    workers: Workers,
+    parts: Reloadable,
+}
+
+/// The parts that a reload changes, and those by which it is stopped.
+#[derive(Clone, Debug)]
+struct Reloadable {
+    config: Config,
+    file: Option<PathBuf>,
+    exchange: Arc<Exchange>,
+    certificates: Certificates,
+    sinks: Arc<Sinks>,
+    registry: Registry,
+    drain: Drain,
+    readiness: Readiness,
+    control: Handle,
+}
+
+impl Node {
+    /// Starts a node. `file` is where a reload reads the configuration; `control` is the runtime of the control plane.
+    ///
+    /// # Errors
+    ///
+    /// When an address, a file or a thread cannot be had; then nothing is left running.
+    pub fn start(config: Config, file: Option<PathBuf>, clock: Clock, control: Handle) -> Result<Self, Error> {
+        let _control = control.enter();
+        let (registry, drain, readiness) = (Registry::default(), Drain::default(), Readiness::default());
+        crate::telemetry::process::register(&registry, clock.now());
+        let bound = listener::bind(&config.listen, config.workers)?;
+        let addresses: Vec<_> = bound.iter().map(|bound| (bound.kind, bound.address)).collect();
+        let mut limits = config.limits.clone();
+        limits.connections = listener::connections_max(limits.connections);
+
+        let sinks = Sinks::new(&registry, config.log.access.as_ref(), clock.clone()).map_err(Error::AccessLog)?;
+        let sinks = Arc::new(sinks);
+        let certificates =
+            Certificates::open(&config.certificates, clock.clone(), readiness.clone(), &registry);
+        let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &registry)?;
+        let origins = Origins::start(&config, &drain, &registry, clock.clone())?;
+        let exchange = Exchange::start(Parts {
+            routes: routes(&config, origins, https_port(&config, &addresses)),
+            cache: cache(&config.cache, &registry),
+            sinks: Arc::clone(&sinks),
+            clock: clock.clone(),
+            control: control.clone(),
+            drain: drain.clone(),
+            readiness: readiness.clone(),
+            recode_share: config.cache.recode_budget,
+            patience: exchange::PATIENCE,
+        })
+        .map_err(Error::Thread)?;
+
+        let door = Door::new(Arc::clone(&exchange), &limits, clock, drain.clone(), &registry);
+        let setup = Setup { door, acceptor, limits, drain: drain.clone(), registry: registry.clone() };
+        let workers = Workers::start(bound, setup).map_err(Error::Thread)?;
+        certificates.watch(&drain);
+        readiness.set(NotReady::Starting, false);
+        let parts =
+            Reloadable { config, file, exchange, certificates, sinks, registry, drain, readiness, control: control.clone() };
+        Ok(Self { addresses, workers, parts })
+    }
+
+    /// Where clients come in, with the ports that were chosen where 0 was asked for.
+    pub fn addresses(&self) -> &[(Kind, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// The request path.
+    pub fn exchange(&self) -> &Arc<Exchange> {
+        &self.parts.exchange
+    }
+
+    /// All metrics.
+    pub fn registry(&self) -> &Registry {
+        &self.parts.registry
+    }
+
+    /// Whether the node wants traffic.
+    pub fn readiness(&self) -> &Readiness {
+        &self.parts.readiness
+    }
+
+    /// Reads the configuration file and the certificates again, as SIGHUP does.
+    pub fn reload(&mut self) {
+        self.parts.reload();
+    }
+
+    /// Serves until a signal says stop, then drains.
+    pub async fn run(self, signals: Signals) -> Ended {
+        let Self { workers, parts, .. } = self;
+        let (plan, drain, readiness) = (parts.config.drain.clone(), parts.drain.clone(), parts.readiness.clone());
+        let sinks = Arc::clone(&parts.sinks);
+        let ended = lifecycle::run(signals, parts, &plan, &drain, &readiness, workers).await;
+        finish_log(sinks).await;
+        ended
+    }
+
+    /// Drains without waiting for a signal.
+    pub async fn stop(self) -> Ended {
+        let Self { mut workers, parts, .. } = self;
+        let ended = lifecycle::orderly(&parts.config.drain, &parts.drain, &parts.readiness, &mut workers).await;
+        // Joining threads blocks; they end as soon as they are told.
+        let _ = tokio::task::spawn_blocking(move || workers.end()).await;
+        finish_log(parts.sinks).await;
+        ended
+    }
+}
+
+/// Writes out the last lines of the access log.
+async fn finish_log(sinks: Arc<Sinks>) {
+    let _ = tokio::task::spawn_blocking(move || sinks.access.finish(std::time::Duration::from_secs(2))).await;
+}
+
+impl Orders for Reloadable {
+    fn reload(&mut self) {
+        let Some(file) = self.file.clone() else {
+            self.certificates.reload();
+            return;
+        };
+        match config::load(&file) {
+            Ok(config) => self.take_over(config, &file),
+            Err(errors) => tracing::error!(%errors, "the new configuration is refused; the old one stays"),
+        }
+    }
+
+    fn reopen_logs(&mut self) {
+        match self.sinks.access.reopen() {
+            Ok(()) => tracing::info!("log files are open again"),
+            Err(error) => tracing::error!(%error, "cannot open the access log again; the old file stays"),
+        }
+    }
+}
+
+impl Reloadable {
+    /// Goes over to a configuration that was read without fault. What cannot change while running is named.
+    fn take_over(&mut self, config: Config, file: &Path) {
+        let _control = self.control.enter();
+        let origins = match self.exchange.routes().origins.reload(&config, &self.drain) {
+            Ok(origins) => origins,
+            Err(error) => {
+                tracing::error!(%error, "the new origins are refused; the old configuration stays");
+                return;
+            }
+        };
+        if let Err(error) = self.sinks.access.apply(config.log.access.as_ref()) {
+            tracing::error!(%error, "cannot open the new access log; the old configuration stays");
+            return;
+        }
+        for (what, changed) in [
+            ("listen", self.config.listen != config.listen),
+            ("workers", self.config.workers != config.workers),
+            ("cache", self.config.cache != config.cache),
+            ("limits", self.config.limits != config.limits),
+        ] {
+            if changed {
+                tracing::warn!(what, "changed in the configuration; this takes a restart");
+            }
+        }
+        let port = self.exchange.routes().https_port;
+        self.exchange.reload(routes(&config, origins, port));
+        self.certificates.configure(&config.certificates);
+        self.config = config;
+        tracing::info!(file = %file.display(), "configuration reloaded");
+    }
+}
+
+fn routes(config: &Config, origins: Origins, https_port: u16) -> Routes {
+    let via = HeaderValue::try_from(format!("1.1 {}", config.name));
+    Routes {
+        router: Router::new(config),
+        origins,
+        name: config.name.clone(),
+        via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 portico")),
+        https_port,
+    }
+}
+
+/// The memory cap, split once: a quarter for bodies in flight, the rest for what is stored.
+fn cache(config: &config::Cache, registry: &Registry) -> exchange::Cache {
+    let in_flight = config.memory_bytes / 4;
+    let budget = Budget::new(in_flight);
+    let shown = budget.clone();
+    registry.gauge_fn("edge_cache_in_flight_bytes", "Bytes held by bodies in flight.", move || shown.used() as f64);
+    exchange::Cache {
+        memory: Memory::new(config.memory_bytes - in_flight, registry),
+        epochs: Arc::new(Epochs::default()),
+        budget,
+        object_bytes_max: config.object_bytes_max.min(in_flight),
+        flights: Default::default(),
+    }
+}
+
+/// The port that redirects name: the configured one, or the one that was chosen for port 0.
+fn https_port(config: &Config, addresses: &[(Kind, SocketAddr)]) -> u16 {
+    let bound = addresses.iter().find(|(kind, _)| *kind == Kind::Https).map(|(_, address)| address.port());
+    if config.listen.https_port != 0 { config.listen.https_port } else { bound.unwrap_or(443) }
+}
