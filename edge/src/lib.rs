@@ -1,5 +1,11 @@
 //! Portico's edge node.
 
+pub mod admin;
+
+pub mod tls;
+
+pub mod site;
+
 pub mod cache;
 
 pub mod representation;

@@ -1,10 +1,24 @@
 //! The configuration as the node uses it: every default filled in, every name resolved, every limit a number.
 //!
-//! What a file may say is in `file`, and how it becomes this is in `resolve`. Nothing here reads a file.
+//! Which keys a file may hold is in `keys`, how it is read with every error noticed is in `file`, and how it becomes this
+//! is in `resolve`. Nothing here changes after a start or a reload: a new configuration is a new value.
+
+mod check;
+mod error;
+mod file;
+mod keys;
+mod reader;
+mod resolve;
+mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use check::{Checked, check};
+pub use error::{ConfigError, Errors};
+pub use file::{load, parse};
+pub use keys::{KEYS, KeyDoc};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +67,8 @@ pub struct Admin {
     pub listen: Option<AdminListen>,
     /// Who may do what.
     pub tokens: Vec<Token>,
+    /// Names, lowercase, under which the listener is reached without a token, besides addresses and localhost.
+    pub hosts: Vec<String>,
     /// Whether livez, readyz and metrics ask for a token too.
     pub protect_health: bool,
     /// Purge requests per second and token; more are answered 429.
@@ -97,6 +113,8 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// The private key.
     pub key: PathBuf,
+    /// Whether clients that name no host are answered with it.
+    pub default: bool,
 }
 
 /// How much may be kept.
@@ -375,4 +393,37 @@ pub struct Drain {
     pub delay: Duration,
     /// From the sockets closing to the end of everything.
     pub deadline: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(5),
+            deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The least that is accepted.
+    pub(crate) const MINIMAL: &str = r#"
+[listen]
+plain = ["127.0.0.1:8081"]
+
+[origin.assets]
+kind = "s3"
+credentials = "anonymous"
+buckets = [{ name = "widgets", region = "eu-west-1" }]
+
+[[site]]
+hosts = ["cdn.example.com"]
+origin = "assets"
+"#;
+
+    pub(crate) fn minimal() -> Config {
+        parse(MINIMAL, "edge.toml", std::path::Path::new("/etc/portico")).unwrap()
+    }
 }

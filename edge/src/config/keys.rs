@@ -1,0 +1,234 @@
+//! Every key that a configuration file may hold. The reader refuses what is not here, and the README's table is made from it.
+
+/// One key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyDoc {
+    /// Where it stands: `[]` is each table of an array, `*` a name of the operator's choice.
+    pub path: &'static str,
+    /// The type of its value.
+    pub kind: &'static str,
+    /// What holds when it is not set: a value as TOML, or words. Empty when it must be set.
+    pub default: &'static str,
+    /// What it means, in a line.
+    pub meaning: &'static str,
+    /// Whether this version can do it; when not, setting it is an error.
+    pub supported: bool,
+}
+
+const fn key(path: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> KeyDoc {
+    KeyDoc {
+        path,
+        kind,
+        default,
+        meaning,
+        supported: true,
+    }
+}
+
+const fn later(path: &'static str, kind: &'static str, meaning: &'static str) -> KeyDoc {
+    KeyDoc {
+        path,
+        kind,
+        default: "not set",
+        meaning,
+        supported: false,
+    }
+}
+
+/// Every key, in the order in which the documentation shows them.
+#[rustfmt::skip]
+pub const KEYS: &[KeyDoc] = &[
+    key("name", "string", "\"portico\"", "The cache's name in Cache-Status and Via"),
+    key("workers", "integer", "a thread per core", "Data-plane threads"),
+
+    key("listen.https", "addresses", "[]", "TLS, HTTP/1.1 and HTTP/2"),
+    key("listen.http", "addresses", "[]", "Redirects to https, and answers the readiness path"),
+    key("listen.plain", "addresses", "[]", "The whole site without TLS: behind a TLS terminator, or for tests"),
+    key("listen.admin", "address or \"unix:/path\" or \"off\"", "\"127.0.0.1:9180\"", "The operator's side: purge, status, metrics"),
+    key("listen.https_port", "integer", "the port of the first https address", "The port that redirects to https name"),
+    later("listen.proxy_protocol_from", "networks", "Who may send PROXY protocol"),
+
+    key("admin.tokens[].name", "string", "", "The name that audit lines show"),
+    key("admin.tokens[].sha256", "string", "", "SHA-256 of the token, in hex"),
+    key("admin.tokens[].scopes", "list of \"purge\", \"read\", \"admin\"", "", "What the token allows; \"admin\" is everything"),
+    key("admin.hosts", "list of names", "[]", "Names under which health and metrics are asked for without a token, besides addresses and localhost; others are answered 421, against DNS rebinding"),
+    key("admin.protect_health", "boolean", "false", "Whether livez, readyz and metrics ask for a token too"),
+    key("admin.purges_per_second", "integer", "20", "Purge requests per second and token; more are answered 429"),
+
+    key("tls.certificate[].chain", "path", "", "The certificate chain as PEM, leaf first"),
+    key("tls.certificate[].key", "path", "", "Its private key as PEM"),
+    key("tls.certificate[].default", "boolean", "false", "Whether clients that name no host get this certificate; without one they are refused"),
+
+    key("cache.memory", "size", "\"512MiB\"", "Bytes for stored responses and bodies in flight together"),
+    key("cache.object_max", "size", "a quarter of memory, at most 64MiB", "The largest body that is kept; larger ones stream past"),
+    key("cache.recode_budget", "number", "0.25", "CPU seconds per second that better codings may take in the background; 0 switches them off"),
+    later("cache.disk", "table", "A second, larger store on disk"),
+
+    key("origin.*.kind", "\"s3\"", "", "What the origin is"),
+    key("origin.*.credentials", "\"environment\", \"anonymous\" or a table", "\"environment\"", "Where credentials come from; the environment is AWS_*, a profile, or the machine's role"),
+    key("origin.*.credentials.access_key_id", "string", "", "A fixed access key, for S3-compatible stores"),
+    key("origin.*.credentials.secret_access_key_file", "path", "not set", "The file with its secret key"),
+    key("origin.*.credentials.secret_access_key_env", "string", "not set", "The environment variable with its secret key"),
+    key("origin.*.buckets[].name", "string", "", "A bucket; the first one is asked first, the next ones when it fails"),
+    key("origin.*.buckets[].region", "string", "", "The bucket's region"),
+    key("origin.*.buckets[].prefix", "string", "\"\"", "Put before every key; empty, or ends with a slash"),
+    key("origin.*.buckets[].endpoint", "URL", "AWS", "An S3-compatible endpoint"),
+    key("origin.*.buckets[].path_style", "boolean", "false", "endpoint/bucket/key instead of bucket.endpoint/key"),
+    key("origin.*.buckets[].canary", "string", "not set", "A key that always exists, by which a 403 for a missing key is told from bad credentials"),
+    key("origin.*.timeouts.connect", "duration", "\"1s\"", "TCP and TLS to the origin"),
+    key("origin.*.timeouts.read", "duration", "\"2s\"", "Between bytes of an answer"),
+    key("origin.*.timeouts.attempt", "duration", "\"4s\"", "One attempt, up to the answer's head"),
+    key("origin.*.timeouts.operation", "duration", "\"8s\"", "All attempts, up to the answer's head"),
+    key("origin.*.timeouts.attempts", "integer", "3", "Attempts in all"),
+    key("origin.*.timeouts.pool_idle", "duration", "\"20s\"", "How long an unused connection is kept"),
+    later("origin.*.url", "URL", "The address of an origin of kind \"http\""),
+
+    key("site[].hosts", "list of names", "", "The names the site answers to; \"*.example.com\" stands for one label"),
+    key("site[].origin", "string", "", "The origin's name"),
+    key("site[].preset", "\"plain\" or \"embed\"", "\"plain\"", "\"embed\": the headers for scripts that other people's pages load"),
+    key("site[].strict", "boolean", "false", "RFC 9111 without our defaults: nothing stale unless you say so"),
+    key("site[].query", "\"ignore\", \"keep\", \"sort\" or a list of names", "\"ignore\"", "How the query takes part in the cache key"),
+    key("site[].ttl", "duration", "what the response says", "The freshness lifetime, whatever the response says"),
+    key("site[].ttl_default", "duration", "RFC 9111 section 4.2.2", "The freshness lifetime for a response that says nothing"),
+    key("site[].ttl_min", "duration", "not set", "A freshness lifetime is at least this"),
+    key("site[].ttl_max", "duration", "not set", "A freshness lifetime is at most this"),
+    key("site[].ttl_negative", "duration", "\"10s\"", "How long a 404 or 410 that says nothing is kept"),
+    key("site[].stale_while_revalidate", "duration", "\"1h\" unless strict", "How long a stale response is served while a new one is fetched"),
+    key("site[].stale_if_error", "duration", "\"24h\" unless strict", "How long a stale response is served while the origin fails"),
+    key("site[].hsts", "duration", "not set", "Sends Strict-Transport-Security with this max-age, over https"),
+    key("site[].index", "string", "not set", "Shown for a path that ends with a slash, such as \"index.html\""),
+    key("site[].x_cache", "boolean", "false", "Whether X-Cache is sent beside Cache-Status"),
+    key("site[].purge_method", "boolean", "false", "Whether PURGE is answered on the public port, to holders of a purge token"),
+    key("site[].rule[].path", "string", "", "A path, or a prefix that ends with *; the first rule that matches wins"),
+    key("site[].rule[].ttl", "duration", "the site's", "As the site's, for these paths"),
+    key("site[].rule[].ttl_default", "duration", "the site's", "As the site's, for these paths"),
+    key("site[].rule[].ttl_min", "duration", "the site's", "As the site's, for these paths"),
+    key("site[].rule[].ttl_max", "duration", "the site's", "As the site's, for these paths"),
+    key("site[].rule[].ttl_negative", "duration", "the site's", "As the site's, for these paths"),
+    key("site[].rule[].stale_while_revalidate", "duration", "the site's", "As the site's, for these paths"),
+    key("site[].rule[].stale_if_error", "duration", "the site's", "As the site's, for these paths"),
+    key("site[].rule[].fields", "table of header fields", "{}", "Header fields to set on each response, after the preset"),
+
+    key("limits.connections", "integer", "20000", "Client connections in all"),
+    key("limits.connections_per_address", "integer", "1000", "Client connections per IPv4 address or IPv6 /64"),
+    key("limits.header_bytes", "size", "\"16KiB\"", "A request's header block"),
+    key("limits.header_count", "integer", "100", "Fields in a request's header block"),
+    key("limits.uri_bytes", "size", "\"8KiB\"", "A request target"),
+    key("limits.handshake", "duration", "\"10s\"", "From accept to the end of the TLS handshake"),
+    key("limits.header", "duration", "\"10s\"", "From a request's first byte to the end of its header block"),
+    key("limits.idle", "duration", "\"60s\"", "A connection without a request"),
+    key("limits.write_stall", "duration", "\"30s\"", "A response of which the client takes nothing"),
+    key("limits.h2_streams", "integer", "128", "HTTP/2 streams at once"),
+    key("limits.h2_resets", "integer", "64", "HTTP/2 streams reset before they were answered"),
+    key("limits.unproductive_bytes", "size", "\"64KiB\"", "Bytes received without any request coming of them"),
+
+    key("log.access.format", "\"json\" or \"combined\"", "\"json\"", "How a line of the access log looks"),
+    key("log.access.path", "path or \"-\"", "\"-\"", "A file, or \"-\" for standard output"),
+    key("log.access.sample", "number", "1.0", "The share of exchanges that are written; errors (5xx) always are"),
+    key("log.access.truncate_address", "boolean", "true", "Whether client addresses lose their last octet (IPv4) or 80 bits (IPv6)"),
+
+    key("drain.delay", "duration", "\"5s\"", "Between readiness turning red and the sockets closing; 90s or more behind DNS"),
+    key("drain.deadline", "duration", "\"30s\"", "From the sockets closing to the end of everything"),
+];
+
+/// The keys that may stand directly in the table at `pattern` (empty for the file itself).
+pub(super) fn children(pattern: &str) -> Vec<&'static str> {
+    let mut names: Vec<&str> = KEYS
+        .iter()
+        .filter_map(|doc| rest_below(doc.path, pattern))
+        .map(|rest| rest.split(['.', '[']).next().unwrap_or(rest))
+        .collect();
+    names.dedup();
+    names
+}
+
+/// What is said of the key at exactly this place.
+pub(super) fn doc(pattern: &str) -> Option<&'static KeyDoc> {
+    KEYS.iter().find(|doc| doc.path == pattern)
+}
+
+/// The key that was probably meant: a slip of the hand, or the same words in another order.
+pub(super) fn did_you_mean(written: &str, known: &[&'static str]) -> Option<&'static str> {
+    let words = |key: &str| {
+        let mut words: Vec<_> = key.split(['_', '-']).map(str::to_ascii_lowercase).collect();
+        words.sort();
+        words
+    };
+    let same_words = known.iter().find(|key| words(key) == words(written));
+    same_words
+        .or_else(|| {
+            let slips_max = 1 + written.len() / 4;
+            known
+                .iter()
+                .map(|key| (slips(written, key), key))
+                .filter(|(slips, _)| *slips <= slips_max.min(3))
+                .min_by_key(|(slips, _)| *slips)
+                .map(|(_, key)| key)
+        })
+        .copied()
+}
+
+fn rest_below<'a>(path: &'a str, pattern: &str) -> Option<&'a str> {
+    if pattern.is_empty() {
+        return Some(path);
+    }
+    path.strip_prefix(pattern)?.strip_prefix('.')
+}
+
+/// The Levenshtein distance.
+fn slips(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (at, a) in a.chars().enumerate() {
+        let mut diagonal = at;
+        let mut left = at + 1;
+        let mut next = vec![left];
+        for (b, above) in b.iter().zip(row.iter().skip(1)) {
+            left = (diagonal + usize::from(a != *b)).min(left + 1).min(above + 1);
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_stands_once_and_says_what_it_means() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(
+                KEYS.iter().skip(at + 1).all(|other| other.path != key.path),
+                "{}",
+                key.path
+            );
+            assert!(
+                !key.meaning.is_empty() && !key.meaning.ends_with('.'),
+                "{}",
+                key.path
+            );
+        }
+    }
+
+    #[test]
+    fn the_key_that_was_meant_is_found() {
+        let check = |pattern: &str, written: &str, expected: Option<&str>| {
+            assert_eq!(
+                did_you_mean(written, &children(pattern)),
+                expected,
+                "{pattern} {written}"
+            );
+        };
+        check("", "sites", Some("site"));
+        check("", "lisen", Some("listen"));
+        check("", "banana", None);
+        check("site[]", "negative_ttl", Some("ttl_negative"));
+        check("site[]", "host", Some("hosts"));
+        check("site[].rule[]", "headers", None);
+        check("cache", "Memory", Some("memory"));
+        check("cache", "object-max", Some("object_max"));
+    }
+}

@@ -1,0 +1,216 @@
+//! Origins: buckets with the same content, where their credentials come from, and how long they may take.
+
+use std::time::Duration;
+
+use super::{Context, HOUR, SECOND, Secrets};
+use crate::config::reader::{Table, Value};
+use crate::config::{Bucket, Credentials, Origin, OriginKind, OriginTimeouts, S3Origin, Secret};
+
+/// The most that is read of a file that holds a secret.
+const SECRET_BYTES_MAX: u64 = 4096;
+
+/// The tables `[origin.<name>]`, in the order of the file.
+pub(super) fn origins(root: &Table<'_>, context: &Context<'_>) -> Vec<Origin> {
+    let Some(table) = root.table("origin") else {
+        return Vec::new();
+    };
+    table
+        .entries()
+        .into_iter()
+        .filter_map(|(name, value)| {
+            if name.is_empty() {
+                value.refuse("an origin needs a name");
+            }
+            Some(Origin {
+                name: name.to_owned(),
+                kind: OriginKind::S3(s3(&value.table()?, context)),
+            })
+        })
+        .collect()
+}
+
+fn s3(table: &Table<'_>, context: &Context<'_>) -> S3Origin {
+    table.require("kind", |value| match value.string()? {
+        "s3" => Ok(()),
+        "http" => Err("\"http\" is not supported yet by this version; only \"s3\" is".to_owned()),
+        other => Err(format!("expected \"s3\", not {other:?}")),
+    });
+    let credentials = table
+        .value("credentials")
+        .and_then(|value| credentials(&value, context));
+    S3Origin {
+        credentials: credentials.unwrap_or(Credentials::Environment),
+        buckets: buckets(table),
+        timeouts: table
+            .table("timeouts")
+            .map_or_else(OriginTimeouts::default, |table| timeouts(&table)),
+    }
+}
+
+fn buckets(origin: &Table<'_>) -> Vec<Bucket> {
+    let mut buckets: Vec<Bucket> = Vec::new();
+    for table in origin.tables("buckets") {
+        let bucket = bucket(&table);
+        if buckets.contains(&bucket) {
+            table.refuse("name", "this bucket stands in the list already");
+        }
+        buckets.push(bucket);
+    }
+    let is_empty = origin.value("buckets").is_none_or(|value| value.is_array()) && buckets.is_empty();
+    if is_empty {
+        origin.refuse(
+            "buckets",
+            "needs at least one bucket: { name = \"..\", region = \"..\" }",
+        );
+    }
+    buckets
+}
+
+fn bucket(table: &Table<'_>) -> Bucket {
+    Bucket {
+        name: table.require("name", bucket_name).unwrap_or_default(),
+        region: table.require("region", region).unwrap_or_default(),
+        prefix: table.read("prefix", prefix).unwrap_or_default(),
+        endpoint: table.read("endpoint", endpoint),
+        path_style: table.read("path_style", Value::boolean).unwrap_or(false),
+        canary: table.read("canary", Value::text),
+    }
+}
+
+/// S3-compatible stores allow more than AWS does, so only what cannot be part of a URL or a host is refused.
+fn bucket_name(value: &Value<'_>) -> Result<String, String> {
+    let name = value.text()?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if (3..=255).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(name);
+    }
+    Err("expected a bucket's name: 3 or more letters, digits, `-`, `.` and `_`".into())
+}
+
+fn region(value: &Value<'_>) -> Result<String, String> {
+    let region = value.text()?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if region.bytes().all(allowed) {
+        return Ok(region);
+    }
+    Err("expected a region such as \"eu-west-1\"".into())
+}
+
+fn prefix(value: &Value<'_>) -> Result<String, String> {
+    match value.string()? {
+        text if text.starts_with('/') => Err("must not begin with a slash: keys do not".into()),
+        text if !text.is_empty() && !text.ends_with('/') => {
+            Err(format!("must end with a slash: \"{text}/\""))
+        }
+        text => Ok(text.into()),
+    }
+}
+
+fn endpoint(value: &Value<'_>) -> Result<String, String> {
+    let text = value.string()?;
+    let uri = text.parse::<http::Uri>().ok();
+    let is_good = uri.is_some_and(|uri| {
+        let host = uri.authority().is_some_and(|authority| {
+            !authority.host().is_empty()
+                && !authority.as_str().contains('@')
+                && !authority.as_str().ends_with(':')
+        });
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && host
+            && uri.path() == "/"
+            && uri.query().is_none()
+    });
+    if is_good {
+        return Ok(text.trim_end_matches('/').into());
+    }
+    Err(
+        "expected a URL without a path, such as \"https://s3.example.com\" or \"http://127.0.0.1:9000\""
+            .into(),
+    )
+}
+
+fn credentials(value: &Value<'_>, context: &Context<'_>) -> Option<Credentials> {
+    if value.is_table() {
+        return fixed_credentials(&value.table()?, context);
+    }
+    let named = match value.string() {
+        Ok("anonymous") => return Some(Credentials::Anonymous),
+        Ok("environment") => return Some(Credentials::Environment),
+        Ok(other) => format!("{other:?}"),
+        Err(message) => message,
+    };
+    value.refuse(format!(
+        "expected \"environment\", \"anonymous\", or {{ access_key_id, secret_access_key_file }}: {named}"
+    ));
+    None
+}
+
+fn fixed_credentials(table: &Table<'_>, context: &Context<'_>) -> Option<Credentials> {
+    let access_key_id = table.require("access_key_id", Value::text);
+    let file = table.value("secret_access_key_file").is_some();
+    let variable = table.value("secret_access_key_env").is_some();
+    if file == variable {
+        let both = "give one of secret_access_key_file and secret_access_key_env";
+        table.refuse("secret_access_key_file", both);
+        return None;
+    }
+    let from_file = table.read("secret_access_key_file", |value| secret_in_file(value, context));
+    let from_variable = table.read("secret_access_key_env", |value| {
+        secret_in_variable(value, context)
+    });
+    Some(Credentials::Static {
+        access_key_id: access_key_id?,
+        secret_access_key: from_file.or(from_variable)?,
+    })
+}
+
+fn secret_in_file(value: &Value<'_>, context: &Context<'_>) -> Result<Secret, String> {
+    use std::io::Read as _;
+    let path = context.path(value)?;
+    if context.secrets == Secrets::LeaveEmpty {
+        return Ok(Secret(String::new()));
+    }
+    let mut text = String::new();
+    std::fs::File::open(&path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+    match text.trim() {
+        "" => Err(format!("{}: is empty", path.display())),
+        secret => Ok(Secret(secret.into())),
+    }
+}
+
+fn secret_in_variable(value: &Value<'_>, context: &Context<'_>) -> Result<Secret, String> {
+    let name = value.text()?;
+    if context.secrets == Secrets::LeaveEmpty {
+        return Ok(Secret(String::new()));
+    }
+    match std::env::var(&name) {
+        Ok(secret) if !secret.is_empty() => Ok(Secret(secret)),
+        _ => Err(format!("the environment variable {name} is not set")),
+    }
+}
+
+fn timeouts(table: &Table<'_>) -> OriginTimeouts {
+    let mut timeouts = OriginTimeouts::default();
+    let set = |field: &mut Duration, key: &str| {
+        if let Some(read) = table.read(key, |value| value.duration(SECOND / 100, HOUR)) {
+            *field = read;
+        }
+    };
+    set(&mut timeouts.connect, "connect");
+    set(&mut timeouts.read, "read");
+    set(&mut timeouts.attempt, "attempt");
+    set(&mut timeouts.operation, "operation");
+    set(&mut timeouts.pool_idle, "pool_idle");
+    if let Some(attempts) = table.read("attempts", |value| value.integer(1, 10)) {
+        timeouts.attempts = u32::try_from(attempts).unwrap_or(1);
+    }
+    if timeouts.attempt > timeouts.operation {
+        table.refuse(
+            "attempt",
+            "is longer than operation, which is for all attempts together",
+        );
+    }
+    timeouts
+}

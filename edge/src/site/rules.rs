@@ -1,0 +1,121 @@
+//! A rule with its path prepared for matching and its fields prepared for sending.
+
+use http::{HeaderName, HeaderValue, header};
+
+use crate::config::{self, Lifetimes};
+use crate::site::preset;
+
+type Field = (HeaderName, HeaderValue);
+
+/// What applies to the responses of some paths.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    path: Path,
+    /// How long they stay fresh, and may be served stale.
+    pub lifetimes: Lifetimes,
+    fields: Vec<Field>,
+    fields_secure: Vec<Field>,
+}
+
+impl Rule {
+    pub(super) fn new(site: &config::Site, rule: &config::Rule) -> Self {
+        let path = match rule.path.strip_suffix('*') {
+            Some(prefix) => Path::Prefix(prefix.into()),
+            None => Path::Exact(rule.path.as_str().into()),
+        };
+        Self::build(site, path, &rule.lifetimes, &rule.fields)
+    }
+
+    pub(super) fn for_site(site: &config::Site) -> Self {
+        Self::build(site, Path::Prefix("".into()), &site.lifetimes, &[])
+    }
+
+    /// The fields to set on each response, in place of any of the same name; `secure` when the client came by https.
+    pub fn fields(&self, secure: bool) -> &[(HeaderName, HeaderValue)] {
+        if secure { &self.fields_secure } else { &self.fields }
+    }
+
+    pub(super) fn matches(&self, path: &str) -> bool {
+        match &self.path {
+            Path::Exact(exact) => path == &**exact,
+            Path::Prefix(prefix) => path.starts_with(&**prefix),
+        }
+    }
+
+    fn build(site: &config::Site, path: Path, lifetimes: &Lifetimes, own: &[Field]) -> Self {
+        let mut fields = preset::fields(site.preset);
+        fields.retain(|(name, _)| own.iter().all(|(set, _)| set != name));
+        fields.extend_from_slice(own);
+        let mut fields_secure = fields.clone();
+        // RFC 6797 section 7.2: the field means nothing without TLS, so it is not sent there.
+        let said = own
+            .iter()
+            .any(|(name, _)| name == header::STRICT_TRANSPORT_SECURITY);
+        if let Some(age) = site.hsts.filter(|_| !said)
+            && let Ok(value) = HeaderValue::from_str(&format!("max-age={}", age.as_secs()))
+        {
+            fields_secure.push((header::STRICT_TRANSPORT_SECURITY, value));
+        }
+        Self {
+            path,
+            lifetimes: lifetimes.clone(),
+            fields,
+            fields_secure,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Path {
+    Exact(Box<str>),
+    Prefix(Box<str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::site::tests::settings;
+
+    fn text(fields: &[Field]) -> Vec<String> {
+        let line = |(name, value): &Field| format!("{name}: {}", value.to_str().unwrap());
+        fields.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_rule_field_replaces_the_field_of_the_preset() {
+        let mut site = settings(&["a.example"]);
+        site.preset = config::Preset::Embed;
+        let rule = config::Rule {
+            path: "/*".into(),
+            lifetimes: site.lifetimes.clone(),
+            fields: vec![(
+                HeaderName::from_static("cross-origin-resource-policy"),
+                HeaderValue::from_static("same-site"),
+            )],
+        };
+        let rule = Rule::new(&site, &rule);
+        assert_eq!(
+            text(rule.fields(false)),
+            [
+                "access-control-allow-origin: *",
+                "timing-allow-origin: *",
+                "x-content-type-options: nosniff",
+                "cross-origin-resource-policy: same-site",
+            ]
+        );
+    }
+
+    #[test]
+    fn strict_transport_security_is_sent_over_tls_only() {
+        let mut site = settings(&["a.example"]);
+        site.hsts = Some(Duration::from_secs(3600));
+        let rule = Rule::for_site(&site);
+        assert_eq!(text(rule.fields(false)), [""; 0]);
+        assert_eq!(
+            text(rule.fields(true)),
+            ["strict-transport-security: max-age=3600"]
+        );
+    }
+}

@@ -1,0 +1,284 @@
+//! Certificates read again when their files change: told by the kernel, by SIGHUP, and by a look every minute for
+//! file systems that tell nothing.
+//!
+//! A pair of files that is broken goes on serving as it last did, and says so. What is served is watched for its end:
+//! as a metric, and as readiness, because DNS health checks do not look at certificates.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use certs::{Bundle, Bundles, Outcome, Pair, Reload, Resolver};
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::CertificateFiles;
+use crate::drain::{Drain, NotReady, Readiness};
+use crate::telemetry::metrics::{Family, Gauge, Label, Registry};
+
+/// How often files are looked at even if nobody tells of a change.
+const POLL: Duration = Duration::from_secs(60);
+/// How long writers are left alone after a change: a chain and its key are two files.
+const SETTLE: Duration = Duration::from_millis(250);
+/// With less than this left, DNS should send clients elsewhere.
+const EXPIRING: Duration = Duration::from_secs(3600);
+
+/// The certificates of a node and what is known of their files. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Certificates(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    resolver: Arc<Resolver>,
+    bundles: Mutex<Bundles>,
+    clock: Clock,
+    readiness: Readiness,
+    metrics: Metrics,
+    changed: Notify,
+}
+
+impl Certificates {
+    /// The certificates of `files`, read for the first time. A broken pair is logged and left out.
+    pub fn open(files: &[CertificateFiles], clock: Clock, readiness: Readiness, registry: &Registry) -> Self {
+        let certificates = Self(Arc::new(Inner {
+            resolver: Arc::default(),
+            bundles: Mutex::new(Bundles::new(pairs(files))),
+            clock,
+            readiness,
+            metrics: Metrics::new(registry),
+            changed: Notify::new(),
+        }));
+        certificates.reload();
+        certificates
+    }
+
+    /// What handshakes ask.
+    pub fn resolver(&self) -> &Arc<Resolver> {
+        &self.0.resolver
+    }
+
+    /// What is served now, in the order of the configuration.
+    pub fn bundles(&self) -> Vec<Arc<Bundle>> {
+        self.0.resolver.bundles()
+    }
+
+    /// Takes the files of a new configuration and reads them; pairs that stay keep their last good bundle.
+    pub fn configure(&self, files: &[CertificateFiles]) -> Summary {
+        self.lock().configure(pairs(files));
+        self.0.changed.notify_one();
+        self.reload()
+    }
+
+    /// Reads all files again, and swaps in what is good.
+    pub fn reload(&self) -> Summary {
+        let now = self.0.clock.now();
+        let mut bundles = self.lock();
+        let outcomes = bundles.load_all(now.to_system_time());
+        self.0.resolver.replace(bundles.good());
+        drop(bundles);
+        let mut summary = Summary::default();
+        for reload in &outcomes {
+            self.report(reload, &mut summary);
+        }
+        self.judge_expiry(now);
+        summary
+    }
+
+    /// Starts the task that follows the files. It ends with the drain.
+    pub fn watch(&self, drain: &Drain) {
+        let (certificates, told) = (self.clone(), drain.clone());
+        drain.spawn("certificates", async move {
+            tokio::select! {
+                () = told.begun() => {}
+                () = certificates.follow() => {}
+            }
+        });
+    }
+
+    async fn follow(&self) {
+        let changed = Arc::new(Notify::new());
+        let mut watcher = FolderWatcher::new(Arc::clone(&changed));
+        loop {
+            watcher.follow(self.lock().pairs());
+            tokio::select! {
+                () = changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = self.0.changed.notified() => continue,
+                () = tokio::time::sleep(POLL) => {}
+            }
+            let certificates = self.clone();
+            // Reading files may block, and a slow file system must not hold up the control plane.
+            if let Err(error) = tokio::task::spawn_blocking(move || certificates.reload()).await {
+                tracing::error!(%error, "reading the certificates failed");
+            }
+        }
+    }
+
+    fn report(&self, reload: &Reload, summary: &mut Summary) {
+        let chain = reload.pair.chain.display();
+        let result = match &reload.outcome {
+            Outcome::Added(bundle) | Outcome::Replaced(bundle) => {
+                let names = bundle.names.join(" ");
+                // Through a timestamp, which cannot be before the epoch.
+                let until = Timestamp::from(bundle.not_after).to_system_time();
+                tracing::info!(%chain, names, until = %httpdate::fmt_http_date(until), "certificate loaded");
+                for warning in &bundle.warnings {
+                    tracing::warn!("{warning}");
+                }
+                ReloadResult::Loaded
+            }
+            Outcome::Kept(error) => {
+                tracing::error!(%chain, error = error as &dyn std::error::Error, "certificate is broken; the last good one goes on serving");
+                ReloadResult::Kept
+            }
+            Outcome::Missing(error) => {
+                tracing::error!(%chain, error = error as &dyn std::error::Error, "certificate cannot be used");
+                ReloadResult::Missing
+            }
+            Outcome::Unchanged => ReloadResult::Unchanged,
+        };
+        self.0.metrics.reloads.inc(result);
+        summary.count(result);
+    }
+
+    fn judge_expiry(&self, now: Timestamp) {
+        let soonest = self.0.resolver.soonest_expiry().map(Timestamp::from);
+        let expiring = soonest.is_some_and(|soonest| soonest.since(now) < EXPIRING);
+        self.0.readiness.set(NotReady::CertificateExpiring, expiring);
+        self.0
+            .metrics
+            .soonest_expiry
+            .set(soonest.map_or(0, Timestamp::unix_seconds));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Bundles> {
+        self.0.bundles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of a reload, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Certificates that are new.
+    pub loaded: usize,
+    /// Pairs that are broken, and go on serving as they last did.
+    pub kept: usize,
+    /// Pairs that are broken, with nothing to serve instead.
+    pub missing: usize,
+    /// Pairs that are as they were.
+    pub unchanged: usize,
+}
+
+impl Summary {
+    fn count(&mut self, result: ReloadResult) {
+        let field = match result {
+            ReloadResult::Kept => &mut self.kept,
+            ReloadResult::Loaded => &mut self.loaded,
+            ReloadResult::Missing => &mut self.missing,
+            ReloadResult::Unchanged => &mut self.unchanged,
+        };
+        *field += 1;
+    }
+}
+
+/// Follows the folders of the files: a renewal renames over them, and a watch on a file follows the old one.
+struct FolderWatcher {
+    watcher: Option<notify::RecommendedWatcher>,
+    folders: Vec<PathBuf>,
+}
+
+impl FolderWatcher {
+    fn new(changed: Arc<Notify>) -> Self {
+        let told = move |event: notify::Result<notify::Event>| {
+            // Reading the files is itself an event, and must not lead to reading them again.
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                changed.notify_one();
+            }
+        };
+        let watcher = notify::recommended_watcher(told)
+            .inspect_err(|error| tracing::warn!(%error, "certificate files are looked at once a minute only"))
+            .ok();
+        Self {
+            watcher,
+            folders: Vec::new(),
+        }
+    }
+
+    fn follow<'a>(&mut self, pairs: impl Iterator<Item = &'a Pair>) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let mut folders: Vec<PathBuf> = pairs
+            .flat_map(|pair| [&pair.chain, &pair.key])
+            .filter_map(|file| Some(file.parent()?.to_path_buf()))
+            .map(|folder| {
+                if folder.as_os_str().is_empty() {
+                    PathBuf::from(".")
+                } else {
+                    folder
+                }
+            })
+            .collect();
+        folders.sort();
+        folders.dedup();
+        for gone in self.folders.iter().filter(|folder| !folders.contains(folder)) {
+            // It may be gone from the disk as well, with its watch.
+            let _ = watcher.unwatch(gone);
+        }
+        // One that cannot be followed now is tried again on the next look.
+        folders.retain(|folder| {
+            self.folders.contains(folder) || watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
+        });
+        self.folders = folders;
+    }
+}
+
+/// What came of reading one pair of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReloadResult {
+    Kept,
+    Loaded,
+    Missing,
+    Unchanged,
+}
+
+impl Label for ReloadResult {
+    const NAME: &'static str = "result";
+    const VALUES: &'static [&'static str] = &["kept", "loaded", "missing", "unchanged"];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[derive(Debug)]
+struct Metrics {
+    soonest_expiry: Gauge,
+    reloads: Family<ReloadResult>,
+}
+
+impl Metrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            soonest_expiry: registry.gauge(
+                "edge_certificate_expiry_timestamp_seconds",
+                "When the first of the served certificates expires; 0 without one",
+            ),
+            reloads: registry.family(
+                "edge_certificate_reloads_total",
+                "Certificate files read, by what came of it",
+            ),
+        }
+    }
+}
+
+fn pairs(files: &[CertificateFiles]) -> Vec<Pair> {
+    files
+        .iter()
+        .map(|files| Pair {
+            chain: files.chain.clone(),
+            key: files.key.clone(),
+            default: files.default,
+        })
+        .collect()
+}
