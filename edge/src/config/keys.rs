@@ -51,6 +51,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("admin.tokens[].name", "string", "", "The name that audit lines show"),
     key("admin.tokens[].sha256", "string", "", "SHA-256 of the token, in hex"),
     key("admin.tokens[].scopes", "list of \"purge\", \"read\", \"admin\"", "", "What the token allows; \"admin\" is everything"),
+    key("admin.hosts", "list of names", "[]", "Names under which health and metrics are asked for without a token, besides addresses and localhost; others are answered 421, against DNS rebinding"),
     key("admin.protect_health", "boolean", "false", "Whether livez, readyz and metrics ask for a token too"),
     key("admin.purges_per_second", "integer", "20", "Purge requests per second and token; more are answered 429"),
 

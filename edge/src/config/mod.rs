@@ -67,6 +67,8 @@ pub struct Admin {
     pub listen: Option<AdminListen>,
     /// Who may do what.
     pub tokens: Vec<Token>,
+    /// Names, lowercase, under which the listener is reached without a token, besides addresses and localhost.
+    pub hosts: Vec<String>,
     /// Whether livez, readyz and metrics ask for a token too.
     pub protect_health: bool,
     /// Purge requests per second and token; more are answered 429.

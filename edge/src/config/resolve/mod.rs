@@ -121,6 +121,7 @@ fn admin(root: &Table<'_>, address: listen::AdminAddress) -> Admin {
     let mut admin = Admin {
         listen: address.0,
         tokens: Vec::new(),
+        hosts: Vec::new(),
         protect_health: false,
         purges_per_second: 20,
     };
@@ -133,6 +134,10 @@ fn admin(root: &Table<'_>, address: listen::AdminAddress) -> Admin {
             entry.refuse("name", "is the name of another token");
         }
         admin.tokens.push(token);
+    }
+    if let Some(hosts) = table.value("hosts") {
+        let hosts = hosts.list(Value::text).unwrap_or_default();
+        admin.hosts = hosts.iter().map(|host| host.to_lowercase()).collect();
     }
     admin.protect_health = table.read("protect_health", Value::boolean).unwrap_or(false);
     if let Some(rate) = table.read("purges_per_second", |value| value.integer(1, 100_000)) {
