@@ -11,3 +11,4 @@ pub mod key;
 pub mod policy;
 pub mod status;
 pub mod store;
+pub mod tag;

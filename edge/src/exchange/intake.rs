@@ -11,12 +11,13 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::fetch::Order;
-use crate::cache::epoch::{self, Position};
+use crate::cache::epoch::Position;
 use crate::cache::policy::directives::{self, RequestDirectives, ResponseDirectives};
 use crate::cache::policy::freshness::{self, Times};
 use crate::cache::policy::storability::{self, NotStored, RequestFacts};
 use crate::cache::policy::{validation, vary};
 use crate::cache::store::{Form, Head, StoredResponse};
+use crate::cache::tag;
 use crate::fields::lists;
 use crate::origin::Answer;
 use crate::representation::coding::{self, Coding};
@@ -95,7 +96,7 @@ pub fn judge(order: &Order, status: StatusCode, headers: HeaderMap, length: Opti
         response_time: from.times.response,
         initial_age: freshness::corrected_initial_age(&headers, from.times),
         position: from.position,
-        tags: epoch::tags(&headers).tags,
+        tags: tag::tags(&headers).tags,
         coding: coding.unwrap_or(Coding::Identity),
         etag: validators.etag,
         last_modified: validators.last_modified,

@@ -16,7 +16,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 pub use budget::{Budget, Reservation};
 pub use memory::{Entry, Memory};
 
-use super::epoch::{Position, Tag};
+use super::epoch::Position;
+use super::tag::Tag;
 use super::policy::freshness::Lifetime;
 use super::policy::vary::VaryKey;
 use crate::clock::Timestamp;
