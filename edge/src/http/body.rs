@@ -143,6 +143,7 @@ impl Drop for Outgoing {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use http_body::Body as _;
     use http_body_util::BodyExt;
 
     use super::super::Protocol;
