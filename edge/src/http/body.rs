@@ -130,7 +130,8 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         let end = match self.source {
             _ if self.broken => End::Broken,
-            Source::Done => End::Whole,
+            // hyper asks for a piece before the client has room for it.
+            Source::Done if self.sent == 0 || !self.under_way.is_cut() => End::Whole,
             _ => End::ClientGone,
         };
         if let Some(record) = self.record.take() {

@@ -405,6 +405,14 @@ async fn a_client_that_takes_nothing_is_ended() {
     assert!(matches!(ends[..], [(_, End::ClientGone)]), "{ends:?}");
 }
 
+/// Whether a new connection is closed without a word; the reset may even be faster than the connect.
+async fn is_turned_away(door: &TestDoor) -> bool {
+    match TestClient::try_plain(door.plain).await {
+        Ok(mut client) => client.is_closed().await,
+        Err(_) => true,
+    }
+}
+
 #[tokio::test]
 async fn connections_from_one_address_are_limited() {
     let door = TestDoor::with(Limits { connections_per_address: 2, ..Limits::default() });
@@ -413,15 +421,16 @@ async fn connections_from_one_address_are_limited() {
         client.send(OK).await;
         assert_eq!(client.answer().await.status, 200);
     }
-    let mut third = TestClient::plain(door.plain).await;
-    assert!(third.is_closed().await);
+    assert!(is_turned_away(&door).await);
     door.metric_reaches("edge_connections_refused_total{reason=\"address\"}", 1).await;
     drop(held);
     door.metric_reaches("edge_connections_closed_total{reason=\"client\"}", 2).await;
     let again = async {
         loop {
-            let mut client = TestClient::plain(door.plain).await;
-            if client.try_send(OK).await.is_ok() && client.try_answer(false).await.is_some() {
+            if let Ok(mut client) = TestClient::try_plain(door.plain).await
+                && client.try_send(OK).await.is_ok()
+                && client.try_answer(false).await.is_some()
+            {
                 return;
             }
         }
@@ -435,8 +444,7 @@ async fn connections_in_all_are_limited() {
     let mut first = TestClient::plain(door.plain).await;
     first.send(OK).await;
     assert_eq!(first.answer().await.status, 200);
-    let mut second = TestClient::plain(door.plain).await;
-    assert!(second.is_closed().await);
-    assert_eq!(door.metric("edge_connections_refused_total{reason=\"all\"}"), 1);
+    assert!(is_turned_away(&door).await);
+    door.metric_reaches("edge_connections_refused_total{reason=\"all\"}", 1).await;
     assert_eq!(door.metric("edge_connections"), 1);
 }
