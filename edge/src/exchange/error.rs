@@ -15,7 +15,7 @@ use crate::origin::{self, error::Kind};
 use crate::telemetry::metrics::Label;
 
 /// Why a request gets no content.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The request is malformed.
     BadRequest(BadRequest),
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn a_failed_origin_says_when_to_come_back() {
         let failure = Failure::Origin {
-            kind: origin::error::Kind::ConnectionRefused,
+            kind: Kind::ConnectionRefused,
             retry_after: Some(Duration::from_secs(7)),
         };
         let fields = failure.fields("GET, HEAD");

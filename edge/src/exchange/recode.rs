@@ -173,11 +173,15 @@ impl Job {
     async fn code(&self, mut coder: Coder, source: &mut Source, writer: &mut Writer) -> Result<(), Broken> {
         while let Some(piece) = source.next().await {
             let mut piece = piece?;
-            while !piece.is_empty() {
+            loop {
                 let coded = {
                     let _permit = self.exchange.forms.coders.acquire().await;
                     coder.code(&mut piece).map_err(|error| self.failed(&error))?
                 };
+                // A decoder gives a bounded piece at a time: it is done with its input when nothing comes any more.
+                if coded.is_empty() && piece.is_empty() {
+                    break;
+                }
                 if !writer.write(coded).await {
                     return Err(Broken::Abandoned);
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::{REFERER, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::message::Request;
 use crate::cache::policy::storability::NotStored;
@@ -36,37 +36,36 @@ impl Label for End {
 
 /// One exchange, to be written down.
 #[derive(Debug)]
-pub struct Record {
-    sinks: Arc<Sinks>,
-    outcome: Option<Outcome>,
-    entry: Entry,
-    #[cfg(test)]
-    observer: Observer,
+pub struct Record(Then);
+
+/// What follows when the last byte has left.
+enum Then {
+    /// The exchange is counted and logged.
+    Write { sinks: Arc<Sinks>, outcome: Option<Outcome>, entry: Entry },
+    /// Somebody else is told.
+    Tell(Box<dyn FnOnce(u64, End) + Send>),
 }
 
-/// What a test wants to be told of a record's end.
-#[cfg(test)]
-#[derive(Default)]
-pub(crate) struct Observer(Option<Box<dyn FnOnce(u64, End) + Send>>);
-
-#[cfg(test)]
-impl std::fmt::Debug for Observer {
+impl std::fmt::Debug for Then {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Observer(..)")
+        match self {
+            Self::Write { entry, .. } => entry.fmt(f),
+            Self::Tell(_) => f.write_str("Tell(..)"),
+        }
     }
 }
 
 impl Record {
     /// The record of `request`, answered with `status`. `site` is its name, or `-` where none has the host.
     pub fn new(sinks: &Arc<Sinks>, request: Request, site: &Arc<str>, status: StatusCode, outcome: Option<Outcome>) -> Self {
-        let field = |headers: &HeaderMap, name| headers.get(name).cloned();
+        let field = |name| request.headers.get(name).cloned();
         let entry = Entry {
             scheme: request.scheme.token(),
             version: request.version,
             status,
             client: request.client,
-            referer: field(&request.headers, REFERER),
-            user_agent: field(&request.headers, USER_AGENT),
+            referer: field(REFERER),
+            user_agent: field(USER_AGENT),
             bytes: 0,
             received: request.received,
             duration: std::time::Duration::ZERO,
@@ -79,57 +78,39 @@ impl Record {
             host: request.host,
             target: request.target,
         };
-        Self {
-            sinks: Arc::clone(sinks),
-            outcome,
-            entry,
-            #[cfg(test)]
-            observer: Observer::default(),
-        }
+        Self(Then::Write { sinks: Arc::clone(sinks), outcome, entry })
     }
 
-    /// The record of nothing in particular, whose end is told to `observer`.
-    #[cfg(test)]
-    pub(crate) fn observed(observer: impl FnOnce(u64, End) + Send + 'static) -> Box<Self> {
-        let request = Request {
-            method: http::Method::GET,
-            scheme: super::message::Scheme::Https,
-            host: "cdn.example.com".into(),
-            target: unreadable(),
-            version: http::Version::HTTP_11,
-            headers: HeaderMap::new(),
-            client: std::net::Ipv4Addr::LOCALHOST.into(),
-            received: crate::clock::Timestamp::from_unix_seconds(0),
-        };
-        let sinks = Arc::new(Sinks::new(&Registry::default(), None, Clock::real()).expect("no file is opened"));
-        let mut record = Self::new(&sinks, request, &Arc::from("test"), StatusCode::OK, None);
-        record.observer = Observer(Some(Box::new(observer)));
-        Box::new(record)
+    /// A record whose end is told to `observer`, for answers that are not the exchange's.
+    pub fn observed(observer: impl FnOnce(u64, End) + Send + 'static) -> Box<Self> {
+        Box::new(Self(Then::Tell(Box::new(observer))))
     }
 
     /// Notes the coding of the body.
     pub fn set_coding(&mut self, coding: Coding) {
-        self.entry.coding = coding.token();
+        if let Then::Write { entry, .. } = &mut self.0 {
+            entry.coding = coding.token();
+        }
     }
 
     /// Writes the exchange down: `sent` bytes of the body left.
-    pub fn finish(mut self: Box<Self>, sent: u64, end: End) {
-        let Sinks { metrics, access, clock } = &*self.sinks;
-        self.entry.bytes = sent;
-        self.entry.end = end.token();
-        self.entry.duration = clock.now().since(self.entry.received);
-        metrics.responses.inc(Class::of(self.entry.status));
+    pub fn finish(self: Box<Self>, sent: u64, end: End) {
+        let (sinks, outcome, mut entry) = match self.0 {
+            Then::Tell(observer) => return observer(sent, end),
+            Then::Write { sinks, outcome, entry } => (sinks, outcome, entry),
+        };
+        let Sinks { metrics, access, clock } = &*sinks;
+        entry.bytes = sent;
+        entry.end = end.token();
+        entry.duration = clock.now().since(entry.received);
+        metrics.responses.inc(Class::of(entry.status));
         metrics.sent_bytes.add(sent);
         metrics.ends.inc(end);
-        metrics.first_byte.observe(self.entry.first_byte);
-        if let Some(outcome) = self.outcome {
+        metrics.first_byte.observe(entry.first_byte);
+        if let Some(outcome) = outcome {
             metrics.outcomes.inc(outcome);
         }
-        access.push(self.entry);
-        #[cfg(test)]
-        if let Some(observer) = self.observer.0.take() {
-            observer(sent, end);
-        }
+        access.push(entry);
     }
 }
 

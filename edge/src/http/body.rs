@@ -130,7 +130,8 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         let end = match self.source {
             _ if self.broken => End::Broken,
-            Source::Done => End::Whole,
+            // hyper asks for a piece before the client has room for it.
+            Source::Done if self.sent == 0 || !self.under_way.is_cut() => End::Whole,
             _ => End::ClientGone,
         };
         if let Some(record) = self.record.take() {
@@ -143,13 +144,14 @@ impl Drop for Outgoing {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use http_body::Body as _;
     use http_body_util::BodyExt;
 
     use super::super::Protocol;
     use super::super::pulse::Pulse;
     use super::*;
     use crate::cache::inflight;
-    use crate::cache::store::Reservation;
+    use crate::cache::store::Budget;
 
     type Told = Arc<Mutex<Vec<(u64, End)>>>;
 
@@ -197,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_breaks_never_ends_cleanly() {
-        let (mut writer, joiner) = inflight::open(None, Some(Reservation::new(100)));
+        let (mut writer, joiner) = inflight::open(None, Budget::new(100).reserve(0, 100));
         let (mut body, told, pulse) = outgoing(Body::Inflight(joiner.join().unwrap()));
         let waiting = std::future::poll_fn(|cx| {
             Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending())

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::Protocol;
+use super::lines::Lines;
 use super::pulse::{Closed, Pulse, Verdict};
 
 /// How many bytes of TLS records may wait for the socket. More makes larger writes, and costs as much memory on every
@@ -98,6 +99,8 @@ pub(super) struct Link {
     transport: Transport,
     pulse: Arc<Pulse>,
     budget: Budget,
+    /// Under HTTP/1.
+    lines: Option<Lines>,
     /// Whether writes are put aside until [`Link::poll_release`].
     defers: bool,
     /// Whether the last write was taken whole, so that a frame of our own may follow it.
@@ -120,6 +123,7 @@ impl Link {
         }
         Self {
             defers: pulse.protocol == Protocol::H2,
+            lines: (pulse.protocol == Protocol::H1).then(Lines::default),
             transport,
             pulse,
             budget: Budget { spent: 0, max: unproductive_bytes, per_request: request_bytes, requests: 0 },
@@ -172,6 +176,9 @@ impl Link {
             return Poll::Ready(Err(error));
         }
         let count = (buf.filled().len() - before) as u64;
+        if let (Some(lines), Some(fresh)) = (&mut self.lines, buf.filled_mut().get_mut(before..)) {
+            lines.spoil(fresh);
+        }
         self.pulse.count_read(count);
         if !self.budget.take(count, self.pulse.requests()) {
             self.pulse.decide(Verdict::End(Closed::Unproductive));

@@ -8,6 +8,7 @@ mod body;
 mod h1;
 mod h2;
 mod io;
+mod lines;
 mod metrics;
 mod pulse;
 mod request;

@@ -262,6 +262,11 @@ impl UnderWay {
         Self { pulse: Arc::clone(pulse), on_us: true }
     }
 
+    /// Whether the connection was ended, so that what was handed over last may never have left.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(self.pulse.verdict(), Some(Verdict::End(_))) || self.pulse.is_broken()
+    }
+
     /// Notes whether the next step is ours or the client's.
     pub(super) fn set_on_us(&mut self, on_us: bool) {
         if self.on_us == on_us {

@@ -80,7 +80,9 @@ pub fn connections_max(wanted: usize) -> usize {
 
 /// An IPv6 wildcard takes IPv4 too, unless an IPv4 address of the same port is listed as well.
 fn is_v6_only(address: SocketAddr, all: &[(Kind, SocketAddr)]) -> bool {
-    address.port() != 0 && all.iter().any(|(_, other)| other.is_ipv4() && other.port() == address.port())
+    address.is_ipv6()
+        && address.port() != 0
+        && all.iter().any(|(_, other)| other.is_ipv4() && other.port() == address.port())
 }
 
 fn bind_one(kind: Kind, address: SocketAddr, v6_only: bool, workers: usize) -> io::Result<Bound> {
@@ -163,7 +165,7 @@ mod tests {
         };
         check(&["[::]:443"], &[false]);
         check(&["[::]:443", "0.0.0.0:80"], &[false, false]);
-        check(&["[::]:443", "0.0.0.0:443"], &[true, true]);
+        check(&["[::]:443", "0.0.0.0:443"], &[true, false]);
         check(&["[::]:0", "0.0.0.0:0"], &[false, false]);
     }
 

@@ -1,3 +1,10 @@
-//! Scenarios: the parts together, against buckets and peers that misbehave on demand.
+//! Scenarios: the node and its parts over real sockets, against clients and buckets that misbehave on demand.
 
+mod caching;
+mod client;
+mod door;
+mod door_h1;
+mod door_h2;
 mod origin_s3;
+mod stop;
+mod support;

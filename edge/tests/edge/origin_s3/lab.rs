@@ -255,6 +255,7 @@ fn configuration(origin: config::Origin) -> config::Config {
         workers: 1,
         listen: config::Listen::default(),
         admin: config::Admin {
+            hosts: Vec::new(),
             listen: None,
             tokens: Vec::new(),
             protect_health: false,
