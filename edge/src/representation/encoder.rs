@@ -324,6 +324,16 @@ mod tests {
 
     const CODED: [Coding; 3] = [Coding::Br, Coding::Gzip, Coding::Zstd];
 
+    /// A hash of what is made of the same content, for each suffix.
+    const BYTES: [&str; 6] = [
+        "br11 1b404e1a1f790288",
+        "gzip9 484a6d65bc88ea5d",
+        "zstd19 38ff99345c230224",
+        "br5 eda182a9e6908987",
+        "gzip6 727cac991f636065",
+        "zstd3 83e4dced6269c750",
+    ];
+
     /// Something between prose and noise, always the same.
     fn sample(length: usize) -> Vec<u8> {
         let words = [
@@ -394,11 +404,11 @@ mod tests {
 
     #[test]
     fn the_bytes_do_not_depend_on_the_pieces() {
-        for length in [0, 1, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77] {
+        for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 77] {
             let content = sample(length);
             for coding in CODED {
                 let whole = encode(coding, Quality::Fast, &content, usize::MAX);
-                for piece in [1000, 8191, BLOCK, BLOCK + 1] {
+                for piece in [4093, BLOCK + 1] {
                     let pieces = encode(coding, Quality::Fast, &content, piece);
                     assert!(whole == pieces, "{coding:?} {length} by {piece}");
                 }
@@ -445,27 +455,18 @@ mod tests {
 
     #[test]
     fn the_bytes_behind_a_suffix_are_always_the_same() {
-        let content = sample(200_000);
-        for (coding, quality, expected) in [
-            (Coding::Br, Quality::Best, 0),
-            (Coding::Br, Quality::Fast, 0),
-            (Coding::Gzip, Quality::Best, 0),
-            (Coding::Gzip, Quality::Fast, 0),
-            (Coding::Zstd, Quality::Best, 0),
-            (Coding::Zstd, Quality::Fast, 0),
-        ] {
-            let coded = encode(coding, quality, &content, usize::MAX);
-            let hash = coded.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            });
-            assert_eq!(
-                hash,
-                expected,
-                "{:#x}: the codec makes other bytes now, so `{}` must become another suffix",
-                hash,
-                coding.suffix(quality)
-            );
-        }
+        let content = sample(150_000);
+        let made = [Quality::Best, Quality::Fast].map(|quality| {
+            CODED.map(|coding| {
+                let coded = encode(coding, quality, &content, usize::MAX);
+                let hash = coded.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+                    (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+                });
+                format!("{} {hash:016x}", coding.suffix(quality))
+            })
+        });
+        // When a codec makes other bytes, its suffix must change before the hash here does.
+        assert_eq!(made.concat(), BYTES);
     }
 
     #[test]
@@ -527,20 +528,20 @@ mod tests {
 
     #[test]
     fn a_bomb_comes_out_in_small_pieces() {
-        let zeros = vec![0; 8 << 20];
+        let zeros = vec![0; 4 << 20];
         for coding in CODED {
             let coded = encode(coding, Quality::Fast, &zeros, usize::MAX);
-            assert!(coded.len() < 16_384, "{coding:?} {}", coded.len());
+            assert!(coded.len() < 8192, "{coding:?} {}", coded.len());
             assert_eq!(decode(coding, &coded, usize::MAX).unwrap().len(), zeros.len());
         }
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig::with_cases(5))]
 
         #[test]
         fn what_is_coded_is_decoded_however_it_is_cut(
-            length in 0..2 * BLOCK,
+            length in 0..BLOCK + 20_000,
             noise in prop::collection::vec(any::<u8>(), 0..300),
             cuts in prop::collection::vec(1..50_000_usize, 1..8),
             piece in 1..5000_usize,
@@ -563,6 +564,10 @@ mod tests {
             prop_assert!(coded == encode(coding, Quality::Fast, &content, usize::MAX));
             prop_assert!(decode(coding, &coded, piece).unwrap() == content);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
         fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), which in 0..3_usize) {

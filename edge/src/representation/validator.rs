@@ -271,7 +271,7 @@ mod tests {
         check(&["\"a\\\", \"b\""], false, &["a\\", "b"]);
         check(&["bare, \"b\""], false, &["b"]);
         check(&["\"a\" x, \"b\""], false, &["b"]);
-        check(&["\"open, \"b\""], false, &[]);
+        check(&["\"open, \"b\""], false, &["b"]);
         check(&[""], false, &[]);
         assert_eq!(TagList::parse([]), None);
     }
