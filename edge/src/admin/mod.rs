@@ -20,8 +20,10 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use self::auth::{Known, Tokens};
+pub use self::purge::PurgeMethod;
 use self::refusal::Refusal;
 use self::routes::{Access, Endpoint, Route};
+use self::server::Limits;
 pub use self::server::{Listener, bind};
 use crate::cache::epoch::Epochs;
 use crate::clock::{Clock, Timestamp};
@@ -65,6 +67,7 @@ pub struct Admin(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     handles: Handles,
+    limits: Limits,
     started: Timestamp,
     settings: ArcSwap<Settings>,
     metrics: Metrics,
@@ -83,7 +86,12 @@ struct Settings {
 impl Admin {
     /// The operator's side of a node with this configuration and these sites.
     pub fn new(config: &Config, router: Arc<Router>, handles: Handles) -> Self {
+        Self::with_limits(config, router, handles, Limits::default())
+    }
+
+    fn with_limits(config: &Config, router: Arc<Router>, handles: Handles, limits: Limits) -> Self {
         Self(Arc::new(Inner {
+            limits,
             started: handles.clock.now(),
             settings: ArcSwap::from_pointee(Settings::new(config, router)),
             metrics: Metrics::new(&handles.registry),
@@ -134,7 +142,10 @@ impl Admin {
             StatusCode::SERVICE_UNAVAILABLE
         };
         if accepts(headers, "application/json") {
-            return json_reply(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons }));
+            return json_reply(
+                status,
+                &json!({ "ready": reasons.is_empty(), "reasons": reasons }),
+            );
         }
         if reasons.is_empty() {
             return text(status, "ready\n");
@@ -183,12 +194,7 @@ impl Admin {
     }
 
     fn reasons(&self) -> Vec<&'static str> {
-        self.0
-            .handles
-            .readiness
-            .reasons()
-            .map(NotReady::token)
-            .collect()
+        self.0.handles.readiness.reasons().map(NotReady::token).collect()
     }
 
     /// The settings in force. A request keeps those that it began with.
@@ -255,7 +261,11 @@ impl Settings {
             || name == "localhost"
             || name.ends_with(".localhost")
             || self.hosts.contains(&name);
-        if own || trusted { Ok(()) } else { Err(Refusal::ForeignHost) }
+        if own || trusted {
+            Ok(())
+        } else {
+            Err(Refusal::ForeignHost)
+        }
     }
 }
 

@@ -28,9 +28,6 @@ const MEMBERS_MAX: usize = 1_000;
 /// Bytes of a body; more are refused with 413.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// From the end of a request's head to the end of its body; later is refused with 408.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
-
 /// Bytes of an audit line's list of what was purged; the rest is cut off.
 const AUDIT_BYTES: usize = 4 * 1024;
 
@@ -131,7 +128,7 @@ impl Admin {
         peer: &str,
     ) -> Result<Reply, Refusal> {
         known.take(self.0.handles.clock.now())?;
-        let body = read(headers, body).await?;
+        let body = read(headers, body, self.0.limits.body).await?;
         let body = serde_json::from_slice(&body)
             .map_err(|error| Refusal::Purge(format!("the body cannot be used: {error}")))?;
         let router = std::sync::Arc::clone(&self.settings().router);
@@ -307,7 +304,9 @@ impl Reader<'_> {
 
     /// The name under which keys hold what `host` serves.
     fn own_name(&self, host: String) -> String {
-        self.router.route(&host).map_or(host, |site| site.name().to_owned())
+        self.router
+            .route(&host)
+            .map_or(host, |site| site.name().to_owned())
     }
 
     fn warn(&mut self, value: &str, warning: &'static str) {
@@ -319,7 +318,11 @@ impl Reader<'_> {
 /// The host of a URL, lowercase and without its port, and what follows it. The scheme may be left out.
 fn split_host(text: &str) -> Result<(String, &str), String> {
     let after_scheme = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http") => rest,
+        Some((scheme, rest))
+            if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http") =>
+        {
+            rest
+        }
         // A `://` later on is part of a path or query.
         Some((scheme, _)) if !scheme.contains(['/', '?']) => {
             return Err("the scheme must be http or https".into());
@@ -377,17 +380,23 @@ fn audited(report: &serde_json::Value) -> String {
 
 /// The whole body, if it is JSON, small and in time. Its length is looked at first, so that a client which announces
 /// too much is answered before it sends anything.
-async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal> {
+async fn read(headers: &HeaderMap, body: Incoming, deadline: Duration) -> Result<Bytes, Refusal> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = media_type.and_then(|value| value.split(';').next()).map(str::trim);
+    let media_type = media_type
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
     if !media_type.is_some_and(|value| value.eq_ignore_ascii_case("application/json")) {
         return Err(Refusal::NotJson);
     }
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.is_some_and(|value| value.parse::<usize>().map_or(true, |length| length > BODY_BYTES_MAX)) {
+    if announced.is_some_and(|value| {
+        value
+            .parse::<usize>()
+            .map_or(true, |length| length > BODY_BYTES_MAX)
+    }) {
         return Err(Refusal::TooLarge);
     }
-    let collected = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let collected = tokio::time::timeout(deadline, Limited::new(body, BODY_BYTES_MAX).collect()).await;
     match collected.map_err(|_| Refusal::Slow)? {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge),
@@ -440,13 +449,22 @@ mod tests {
         check("/a.js", host);
         check("", host);
         check("https:///a.js", host);
-        check("ftp://cdn.example/a", "files[0]: the scheme must be http or https");
+        check(
+            "ftp://cdn.example/a",
+            "files[0]: the scheme must be http or https",
+        );
         check("me@cdn.example/a", "files[0]: this is not a host");
         check("cdn example/a", "files[0]: this is not a host");
         check("cdn.example/../a", "files[0]: the path holds a dot segment");
         check("cdn.example/%2e%2e/a", "files[0]: the path holds a dot segment");
-        check("cdn.example/a#b", "files[0]: the path holds a character that ends it");
-        check("cdn.example/a?b#c", "files[0]: a URL without its fragment is needed");
+        check(
+            "cdn.example/a#b",
+            "files[0]: the path holds a character that ends it",
+        );
+        check(
+            "cdn.example/a?b#c",
+            "files[0]: a URL without its fragment is needed",
+        );
         check("cdn.example/%zz", "files[0]: the path holds a broken escape");
     }
 
@@ -496,8 +514,14 @@ mod tests {
         check(r#"{"files": [1]}"#, "expected a string");
         check(r#"{"everything": "yes"}"#, "expected a boolean");
         check(r#"{"tags": [""]}"#, "tags[0]: a tag has");
-        check(r#"{"tags": ["a"], "hosts": ["a/b"]}"#, "hosts[0]: this is not a host");
-        check(r#"{"prefixes": ["cdn.example/a?b"]}"#, "prefixes[0]: the path holds");
+        check(
+            r#"{"tags": ["a"], "hosts": ["a/b"]}"#,
+            "hosts[0]: this is not a host",
+        );
+        check(
+            r#"{"prefixes": ["cdn.example/a?b"]}"#,
+            "prefixes[0]: the path holds",
+        );
         check(r#"{"everything": true} {}"#, "trailing");
         let many = serde_json::json!({ "tags": vec!["a"; 501], "hosts": vec!["cdn.example"; 500] });
         check(&many.to_string(), "1001 members are more than 1000");

@@ -76,7 +76,10 @@ impl Refusal {
         match self {
             // RFC 6750 section 3: no error code when no token was shown.
             Self::NoToken => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"admin\""));
+                headers.insert(
+                    WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Bearer realm=\"admin\""),
+                );
             }
             Self::WrongToken => {
                 let value = "Bearer realm=\"admin\", error=\"invalid_token\"";
@@ -105,7 +108,10 @@ impl Refusal {
 
     /// Writes an audit line about what looks like a try to do what one may not.
     pub(super) fn tell(&self, peer: &str) {
-        if matches!(self, Self::WrongToken | Self::Scope(_) | Self::Browser | Self::TooOften(_)) {
+        if matches!(
+            self,
+            Self::WrongToken | Self::Scope(_) | Self::Browser | Self::TooOften(_)
+        ) {
             tracing::warn!(target: "audit", peer, status = self.status().as_u16(), reason = %self, "refused");
         }
     }

@@ -82,6 +82,10 @@ impl Route {
 
     /// For the Allow field.
     pub(super) fn allow(&self) -> &'static str {
-        if self.method == Method::GET { "GET, HEAD" } else { "POST" }
+        if self.method == Method::GET {
+            "GET, HEAD"
+        } else {
+            "POST"
+        }
     }
 }

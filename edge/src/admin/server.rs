@@ -22,22 +22,8 @@ use super::Admin;
 use super::refusal::Refusal;
 use crate::config::AdminListen;
 
-/// Connections at once; one more is answered 503 and closed.
-const CONNECTIONS_MAX: usize = 64;
-
-/// Connections that are being answered 503 at once; one more is closed without an answer.
-const REFUSALS_MAX: usize = 64;
-
 /// Bytes of a request's head; more are answered 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-/// From the moment a connection waits for a request to the end of its head; also what an idle connection is given.
-/// Later, it is closed.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-
-/// A connection's life; then it is closed after the request under way, or a little later in any case.
-const LIFE: Duration = Duration::from_secs(600);
-const LIFE_GRACE: Duration = Duration::from_secs(15);
 
 /// How long, and for how many bytes, a client that was refused is still listened to: closing at once would reset the
 /// connection, and the refusal would be lost.
@@ -46,6 +32,35 @@ const LINGER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long to wait after accepting failed, which is mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one connection may take, and how many there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at once; one more is answered 503 and closed. As many are answered so at once; one more than that
+    /// is closed without an answer.
+    pub(super) connections: usize,
+    /// From the moment a connection waits for a request to the end of its head: what an idle connection is given, too.
+    /// Later, it is closed.
+    pub(super) head: Duration,
+    /// From the end of a request's head to the end of its body; later is refused with 408.
+    pub(super) body: Duration,
+    /// A connection's life; then it is closed after the request under way.
+    pub(super) life: Duration,
+    /// For that request; then it is cut.
+    pub(super) grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            life: Duration::from_secs(600),
+            grace: Duration::from_secs(15),
+        }
+    }
+}
 
 /// A socket that is bound and does not answer yet.
 #[derive(Debug)]
@@ -155,9 +170,10 @@ impl Admin {
     }
 
     async fn accept(&self, socket: Socket) {
+        let connections = self.0.limits.connections;
         let places = Places {
-            served: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            refused: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            served: Arc::new(Semaphore::new(connections)),
+            refused: Arc::new(Semaphore::new(connections)),
         };
         loop {
             let accepted = tokio::select! {
@@ -175,7 +191,8 @@ impl Admin {
         match socket {
             Socket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                // A client that is gone already is found out soon enough.
+                let _ = stream.set_nodelay(true);
                 self.admit_connection(stream, false, peer.to_string(), places);
             }
             Socket::Unix(listener) => {
@@ -214,23 +231,25 @@ impl Admin {
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
         let service = service_fn(|request| {
-            Box::pin(async move { Ok::<_, Infallible>(self.answer(request, local, peer).await.map(Full::new)) })
+            Box::pin(
+                async move { Ok::<_, Infallible>(self.answer(request, local, peer).await.map(Full::new)) },
+            )
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_DEADLINE)
+            .header_read_timeout(self.0.limits.head)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(2 * HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let whole = tokio::select! {
             done = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(done),
             () = self.0.handles.drain.begun() => None,
-            () = tokio::time::sleep(LIFE) => None,
+            () = tokio::time::sleep(self.0.limits.life) => None,
         };
         if whole.is_none() {
             Pin::new(&mut connection).graceful_shutdown();
             let rest = poll_fn(|cx| connection.poll_without_shutdown(cx));
-            if tokio::time::timeout(LIFE_GRACE, rest).await.is_err() {
+            if tokio::time::timeout(self.0.limits.grace, rest).await.is_err() {
                 return;
             }
         }
@@ -239,7 +258,10 @@ impl Admin {
 }
 
 /// A place among the connections, given back also when the task is dropped.
-struct Open<'a>(&'a Admin, #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+struct Open<'a>(
+    &'a Admin,
+    #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
+);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
