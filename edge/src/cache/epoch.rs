@@ -10,10 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-
 use super::key::Key;
-use crate::fields::structured::{BareItem, List, Member};
+use super::tag::Tag;
 
 /// Records kept at most; the answer beyond is in [`Epochs::purge`].
 const RECORDS_MAX: usize = 1_000_000;
@@ -23,12 +21,6 @@ const TEXT_BYTES_MAX: usize = 256 << 20;
 
 /// Different lengths of prefixes at most, for each is one more look-up.
 const PREFIX_LENGTHS_MAX: usize = 64;
-
-/// Tags of one response at most.
-pub const TAGS_MAX: usize = 128;
-
-/// Bytes of one tag at most.
-pub const TAG_BYTES_MAX: usize = 256;
 
 /// A place in the sequence of purges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,22 +35,6 @@ impl Position {
     /// Its number.
     pub const fn number(self) -> u64 {
         self.0
-    }
-}
-
-/// A name under which responses are purged together. Exact: case counts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tag(Box<str>);
-
-impl Tag {
-    /// The tag of this text; `None` when it is empty or longer than 256 bytes.
-    pub fn new(text: &str) -> Option<Self> {
-        (!text.is_empty() && text.len() <= TAG_BYTES_MAX).then(|| Self(text.into()))
-    }
-
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -371,81 +347,6 @@ impl Records {
     }
 }
 
-/// The tags of a response.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tagging {
-    /// The first 128 tags, each once.
-    pub tags: Box<[Tag]>,
-    /// How many more there were, or were longer than 256 bytes: by these it cannot be purged, which the operator
-    /// should be told.
-    pub excess: usize,
-}
-
-/// Reads the tags of a response: Surrogate-Key, Cache-Tag, Cache-Groups (RFC 9875), and the same two names as S3 user
-/// metadata, in this order.
-pub fn tags(headers: &HeaderMap) -> Tagging {
-    let mut found = Tagging::default();
-    let mut tags = Vec::new();
-    for (name, syntax) in TAG_FIELDS {
-        for line in headers.get_all(name) {
-            for text in syntax.split(line) {
-                match Tag::new(&text) {
-                    Some(tag) if tags.contains(&tag) => {}
-                    Some(tag) if tags.len() < TAGS_MAX => tags.push(tag),
-                    Some(_) => found.excess += 1,
-                    None if text.is_empty() => {}
-                    None => found.excess += 1,
-                }
-            }
-        }
-    }
-    found.tags = tags.into_boxed_slice();
-    found
-}
-
-/// How tags are written in a field.
-#[derive(Clone, Copy, Debug)]
-enum TagSyntax {
-    Commas,
-    Spaces,
-    Strings,
-}
-
-const TAG_FIELDS: [(HeaderName, TagSyntax); 5] = [
-    (HeaderName::from_static("surrogate-key"), TagSyntax::Spaces),
-    (HeaderName::from_static("cache-tag"), TagSyntax::Commas),
-    (HeaderName::from_static("cache-groups"), TagSyntax::Strings),
-    (
-        HeaderName::from_static("x-amz-meta-surrogate-key"),
-        TagSyntax::Spaces,
-    ),
-    (HeaderName::from_static("x-amz-meta-cache-tag"), TagSyntax::Commas),
-];
-
-impl TagSyntax {
-    fn split(self, line: &HeaderValue) -> Vec<String> {
-        let Ok(text) = std::str::from_utf8(line.as_bytes()) else {
-            return Vec::new();
-        };
-        let owned = |tag: &str| tag.trim().to_owned();
-        match self {
-            Self::Commas => text.split(',').map(owned).collect(),
-            Self::Spaces => text.split_ascii_whitespace().map(owned).collect(),
-            Self::Strings => List::parse([line])
-                .map(|List(members)| members.iter().filter_map(string).collect())
-                .unwrap_or_default(),
-        }
-    }
-}
-
-/// The text of a member that is a string.
-fn string(member: &Member) -> Option<String> {
-    match &member.as_item()?.value {
-        BareItem::String(text) => Some(text.clone()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -703,39 +604,5 @@ mod tests {
             });
         });
         assert_eq!(epochs.last().number(), 6_000);
-    }
-
-    #[test]
-    fn tags_are_read_from_every_field_that_carries_them() {
-        let check = |lines: &[(&'static str, &str)], expected: &[&str], excess: usize| {
-            let mut fields = HeaderMap::new();
-            for (name, value) in lines {
-                fields.append(HeaderName::from_static(name), value.parse().unwrap());
-            }
-            let found = tags(&fields);
-            let texts: Vec<_> = found.tags.iter().map(Tag::as_str).collect();
-            assert_eq!((texts.as_slice(), found.excess), (expected, excess), "{lines:?}");
-        };
-        check(&[], &[], 0);
-        check(&[("surrogate-key", " a  b\tc ")], &["a", "b", "c"], 0);
-        check(&[("cache-tag", "a b, c,,")], &["a b", "c"], 0);
-        check(&[("cache-groups", "\"a\", \"b, c\";x=1")], &["a", "b, c"], 0);
-        check(&[("cache-groups", "\"a\", b")], &["a"], 0);
-        check(&[("cache-groups", "\"a")], &[], 0);
-        check(&[("x-amz-meta-surrogate-key", "a b")], &["a", "b"], 0);
-        check(&[("x-amz-meta-cache-tag", "a, b")], &["a", "b"], 0);
-        check(
-            &[
-                ("cache-tag", "b,a"),
-                ("surrogate-key", "a"),
-                ("surrogate-key", "c"),
-            ],
-            &["a", "c", "b"],
-            0,
-        );
-        check(&[("cache-tag", &"x".repeat(TAG_BYTES_MAX + 1))], &[], 1);
-        let many: Vec<String> = (0..TAGS_MAX + 3).map(|n| n.to_string()).collect();
-        let kept: Vec<&str> = many.iter().take(TAGS_MAX).map(String::as_str).collect();
-        check(&[("surrogate-key", &many.join(" "))], &kept, 3);
     }
 }

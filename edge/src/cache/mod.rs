@@ -3,5 +3,6 @@
 pub mod epoch;
 pub mod key;
 pub mod status;
+pub mod tag;
 
 pub mod policy;

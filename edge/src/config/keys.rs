@@ -1,4 +1,5 @@
-//! Every key that a configuration file may hold. The reader refuses what is not here, and the README's table is made from it.
+//! Every key that a configuration file may hold. The reader refuses what is not here, and the README's table is made
+//! from it.
 
 /// One key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,24 @@ pub const KEYS: &[KeyDoc] = &[
     key("drain.deadline", "duration", "\"30s\"", "From the sockets closing to the end of everything"),
 ];
 
+/// All supported keys as a table in Markdown, for the README.
+pub fn markdown() -> String {
+    let mut table = String::from("| key | value | default | meaning |\n|---|---|---|---|\n");
+    for key in KEYS.iter().filter(|key| key.supported) {
+        let default = match key.default {
+            "" => "must be set".to_owned(),
+            words if words.parse::<toml::Value>().is_ok() => format!("`{words}`"),
+            words => words.to_owned(),
+        };
+        let row = format!(
+            "| `{}` | {} | {default} | {} |\n",
+            key.path, key.kind, key.meaning
+        );
+        table.push_str(&row);
+    }
+    table
+}
+
 /// The keys that may stand directly in the table at `pattern` (empty for the file itself).
 pub(super) fn children(pattern: &str) -> Vec<&'static str> {
     let mut names: Vec<&str> = KEYS
@@ -210,6 +229,17 @@ mod tests {
                 "{}",
                 key.path
             );
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_key() {
+        let table = markdown();
+        assert!(table.contains("| `limits.connections` | integer | `20000` | Client connections in all |\n"));
+        assert!(table.contains("| `site[].origin` | string | must be set |"));
+        assert!(!table.contains("cache.disk"));
+        for row in table.lines() {
+            assert_eq!(row.matches('|').count(), 5, "{row}");
         }
     }
 

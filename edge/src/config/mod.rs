@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use check::{Checked, check};
 pub use error::{ConfigError, Errors};
 pub use file::{load, parse};
-pub use keys::{KEYS, KeyDoc};
+pub use keys::{KEYS, KeyDoc, markdown};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]

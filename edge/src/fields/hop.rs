@@ -87,3 +87,76 @@ const END_TO_END_PREFIXES: [&str; 7] = [
     "x-amz-",
     "x-forwarded-",
 ];
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(before: &[(&'static str, &'static str)], after: &[(&'static str, &'static str)]) {
+        let mut map = fields(before);
+        remove(&mut map);
+        assert_eq!(map, fields(after));
+    }
+
+    #[test]
+    fn the_fixed_fields_go_even_when_nothing_names_them() {
+        let mut map: HeaderMap = FIELDS
+            .iter()
+            .map(|name| (name.clone(), HeaderValue::from_static("x")))
+            .collect();
+        map.insert("x-kept", HeaderValue::from_static("x"));
+        remove(&mut map);
+        assert_eq!(map, fields(&[("x-kept", "x")]));
+    }
+
+    #[test]
+    fn named_fields_go_from_every_line() {
+        check(
+            &[
+                ("connection", "close, X-One"),
+                ("connection", "x-two, not a name, ,"),
+                ("x-one", "1"),
+                ("x-two", "2"),
+                ("x-three", "3"),
+            ],
+            &[("x-three", "3")],
+        );
+    }
+
+    #[test]
+    fn nobody_can_name_away_what_is_meant_for_everybody() {
+        let kept = [
+            ("host", "cdn.example"),
+            ("if-none-match", "\"a\""),
+            ("cache-control", "no-store"),
+            ("content-length", "3"),
+            ("authorization", "Bearer x"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("accept-encoding", "gzip"),
+            ("range", "bytes=0-1"),
+        ];
+        let mut sent = vec![(
+            "connection",
+            "Host, If-None-Match, cache-control, content-length, authorization, X-Forwarded-For, accept-encoding, range",
+        )];
+        sent.extend(kept);
+        check(&sent, &kept);
+    }
+
+    #[test]
+    fn the_table_can_be_searched() {
+        assert!(END_TO_END.is_sorted());
+        assert!(is_end_to_end(&header::VIA) && is_end_to_end(&header::IF_MATCH));
+        assert!(FIELDS.iter().all(|name| !is_end_to_end(name)));
+    }
+}

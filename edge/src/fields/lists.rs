@@ -187,3 +187,85 @@ fn closing_quote(line: &[u8], open: usize) -> Option<usize> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn members_of_any_number_of_lines() {
+        let check = |lines: &[&str], expected: &[&str]| {
+            let values: Vec<HeaderValue> = lines
+                .iter()
+                .map(|line| HeaderValue::from_bytes(line.as_bytes()).unwrap())
+                .collect();
+            assert_eq!(members(&values).collect::<Vec<_>>(), expected, "{lines:?}");
+        };
+        check(&[], &[]);
+        check(&[""], &[]);
+        check(&[" , ,\t, "], &[]);
+        check(&["a"], &["a"]);
+        check(&["a,b ,\tc"], &["a", "b", "c"]);
+        check(&["a", "", "b, c"], &["a", "b", "c"]);
+        check(&["a=\"x, y\", b"], &["a=\"x, y\"", "b"]);
+        check(&[r#"a="x\", y", b"#], &[r#"a="x\", y""#, "b"]);
+        check(&[r#"a="x\\", b"#], &[r#"a="x\\""#, "b"]);
+        // A quotation mark that nothing closes hides nothing.
+        check(&["a=\"x, no-store"], &["a=\"x", "no-store"]);
+        check(&["a=\"x", "no-store\""], &["a=\"x", "no-store\""]);
+        check(&[r#"a="x\", no-store"#], &[r#"a="x\""#, "no-store"]);
+    }
+
+    #[test]
+    fn a_member_that_is_not_utf8_is_skipped_alone() {
+        let line = HeaderValue::from_bytes(b"a, \xff\xfe, no-store").unwrap();
+        assert_eq!(members([&line]).collect::<Vec<_>>(), ["a", "no-store"]);
+        assert_eq!(Members::new(line.as_bytes()).nth(1), Some(&b"\xff\xfe"[..]));
+    }
+
+    #[test]
+    fn parameters_follow_semicolons() {
+        let check = |member: &str, head: &str, expected: &[(&str, &str)]| {
+            let (own, rest) = parameters(member);
+            let rest: Vec<_> = rest.map(|p| (p.name.to_owned(), p.value.into_owned())).collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect();
+            assert_eq!((own, rest), (head, expected), "{member}");
+        };
+        check("text/html", "text/html", &[]);
+        check("text/html ; charset=utf-8", "text/html", &[("charset", "utf-8")]);
+        check("a;b=\"c;d\\\"\";e", "a", &[("b", "c;d\""), ("e", "")]);
+        check("a;;b = c;=d;e=;f=1", "a", &[("f", "1")]);
+        check("", "", &[]);
+    }
+
+    #[test]
+    fn quoted_strings() {
+        let check =
+            |text: &str, expected: Option<&str>| assert_eq!(unquote(text).as_deref(), expected, "{text}");
+        check(r#""""#, Some(""));
+        check(r#""a b""#, Some("a b"));
+        check(r#""a\"b\\c\d""#, Some(r#"a"b\cd"#));
+        check(r#"""#, None);
+        check(r#""a"b""#, None);
+        check(r#""a\""#, None);
+        check("a", None);
+    }
+
+    proptest! {
+        #[test]
+        fn members_hold_no_whitespace_at_the_ends_and_nothing_is_invented(line in "[a-c,\" \\\\\t]{0,40}") {
+            let value = HeaderValue::from_bytes(line.as_bytes()).unwrap();
+            let mut at = 0;
+            for member in members([&value]) {
+                prop_assert!(!member.is_empty());
+                prop_assert_eq!(member, member.trim_matches([' ', '\t']));
+                at += line.get(at..).and_then(|rest| rest.find(member)).unwrap() + member.len();
+            }
+        }
+    }
+}

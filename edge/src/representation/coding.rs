@@ -270,3 +270,251 @@ fn quality(text: &str) -> Option<u16> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn accept(lines: &[&str]) -> AcceptEncoding {
+        let values: Vec<_> = lines
+            .iter()
+            .map(|line| HeaderValue::from_bytes(line.as_bytes()).unwrap())
+            .collect();
+        AcceptEncoding::parse(&values)
+    }
+
+    #[test]
+    fn the_qualities_a_client_gives() {
+        // In the order br, zstd, gzip, identity.
+        let check = |lines: &[&str], expected: [u16; 4]| {
+            assert_eq!(accept(lines).qualities, expected, "{lines:?}");
+        };
+        check(&[], [0, 0, 0, 1000]);
+        check(&[""], [0, 0, 0, 1000]);
+        check(&[" , "], [0, 0, 0, 1000]);
+        check(&["gzip"], [0, 0, 1000, 1]);
+        check(&["GZip"], [0, 0, 1000, 1]);
+        check(&["x-gzip"], [0, 0, 1000, 1]);
+        check(&["gzip, deflate, br, zstd"], [1000, 1000, 1000, 1]);
+        check(&["gzip, deflate", "br"], [1000, 0, 1000, 1]);
+        check(&["gzip", "br", "zstd;q=0.1"], [1000, 100, 1000, 1]);
+        check(&["br;q=0.5,gzip;q=0.25"], [500, 0, 250, 1]);
+        check(&["br ;\tQ=1.000 , gzip; q=0.001"], [1000, 0, 1, 1]);
+        check(&["identity;q=0"], [0, 0, 0, 0]);
+        check(&["gzip, identity;q=0"], [0, 0, 1000, 0]);
+        check(&["*"], [1000, 1000, 1000, 1000]);
+        check(&["*;q=0"], [0, 0, 0, 0]);
+        check(&["gzip, *;q=0"], [0, 0, 1000, 0]);
+        check(&["identity, *;q=0"], [0, 0, 0, 1000]);
+        check(&["*;q=0.1, br;q=0"], [0, 100, 100, 100]);
+        check(&["br;q=0., gzip;q=1."], [0, 0, 1000, 1]);
+        // Refused anywhere is refused.
+        check(&["gzip, gzip;q=0"], [0, 0, 0, 1]);
+        check(&["gzip;q=0, x-gzip"], [0, 0, 0, 1]);
+        check(&["*;q=0, *"], [0, 0, 0, 0]);
+        // A malformed member says nothing.
+        for bad in [
+            "br;q=2",
+            "br;q=1.001",
+            "br;q=0.0001",
+            "br;q=-1",
+            "br;q=",
+            "br;q",
+            "br;",
+            "br;q=.5",
+            "br;q=0,5",
+            "br;x=1",
+            "br q=1",
+            "br;q=1;x=1",
+            "\"br\"",
+            "br/1",
+        ] {
+            check(&[&format!("gzip, {bad}")], [0, 0, 1000, 1]);
+            check(&[bad], [0, 0, 0, 1]);
+        }
+    }
+
+    #[test]
+    fn what_browsers_send_is_read_the_same_either_way() {
+        for (text, known) in COMMON {
+            let value = HeaderValue::from_static(text);
+            assert_eq!(
+                AcceptEncoding::from_members(lists::members([&value])),
+                known,
+                "{text}"
+            );
+            assert_eq!(AcceptEncoding::parse([&value]), known, "{text}");
+        }
+    }
+
+    #[test]
+    fn members_beyond_the_limit_are_ignored() {
+        let many = |count: usize| format!("{}br", "x,".repeat(count));
+        assert!(accept(&[&many(MEMBERS_MAX - 1)]).accepts(Coding::Br));
+        assert!(!accept(&[&many(MEMBERS_MAX)]).accepts(Coding::Br));
+        assert!(accept(&[&many(MEMBERS_MAX)]).accepts(Coding::Identity));
+    }
+
+    #[test]
+    fn the_order_of_making() {
+        use Coding::{Br, Gzip, Identity, Zstd};
+        let check = |text: &str, expected: &[Coding]| {
+            assert_eq!(accept(&[text]).order().collect::<Vec<_>>(), expected, "{text}");
+        };
+        check("gzip, deflate, br, zstd", &[Br, Zstd, Gzip, Identity]);
+        check("br;q=0.1, gzip", &[Gzip, Br, Identity]);
+        check("gzip;q=0.5, identity", &[Identity, Gzip]);
+        check("identity;q=0", &[]);
+        check("", &[Identity]);
+    }
+
+    #[test]
+    fn the_smallest_form_that_is_taken() {
+        use Coding::{Br, Gzip, Identity, Zstd};
+        let all = [(Identity, 1000), (Gzip, 300), (Zstd, 280), (Br, 250)];
+        let check = |text: &str, available: &[(Coding, u64)], expected: Option<Coding>| {
+            let chosen = accept(&[text]).smallest(available.iter().copied());
+            assert_eq!(chosen, expected, "{text} {available:?}");
+        };
+        check("gzip, deflate, br, zstd", &all, Some(Br));
+        check("gzip, br;q=0.1", &all, Some(Br));
+        check("gzip, br;q=0", &all, Some(Gzip));
+        check("", &all, Some(Identity));
+        check("gzip", &[(Identity, 10), (Gzip, 30)], Some(Identity));
+        check("gzip, identity;q=0", &[(Identity, 10), (Gzip, 30)], Some(Gzip));
+        check("gzip, identity;q=0", &[(Identity, 10)], None);
+        check("identity, gzip;q=0.5, br;q=0.5", &all, Some(Identity));
+        check("identity;q=0.5, gzip;q=0.4, br;q=0.6", &all, Some(Br));
+        check("identity, gzip;q=0.5", &[(Gzip, 300)], Some(Gzip));
+        check("gzip, br", &[(Gzip, 300), (Br, 300)], Some(Br));
+        check("gzip", &[], None);
+    }
+
+    #[test]
+    fn what_is_worth_coding() {
+        for yes in [
+            "text/html",
+            "Text/HTML; charset=utf-8",
+            "application/javascript",
+            "application/json",
+            "application/manifest+json",
+            "application/ld+json; profile=x",
+            "image/svg+xml",
+            "application/xml",
+            "application/wasm",
+            "font/ttf",
+            "font/otf",
+            "application/vnd.ms-fontobject",
+            "image/x-icon",
+        ] {
+            assert!(compressible(yes), "{yes}");
+        }
+        for no in [
+            "",
+            "text",
+            "image/png",
+            "image/webp",
+            "video/mp4",
+            "audio/ogg",
+            "font/woff2",
+            "font/woff",
+            "application/zip",
+            "application/gzip",
+            "application/pdf",
+            "application/octet-stream",
+            "multipart/byteranges",
+        ] {
+            assert!(!compressible(no), "{no}");
+        }
+        assert!(APPLICATIONS.is_sorted());
+    }
+
+    #[test]
+    fn tokens_are_read_back() {
+        for coding in Coding::ALL {
+            assert_eq!(Coding::from_token(coding.token()), Some(coding));
+            assert_eq!(Coding::from_token(&coding.token().to_uppercase()), Some(coding));
+        }
+        assert_eq!(Coding::from_token("X-Gzip"), Some(Coding::Gzip));
+        assert_eq!(Coding::from_token("deflate"), None);
+    }
+
+    /// A member as the client means it: a name, and a quality in thousandths.
+    fn member() -> impl Strategy<Value = (&'static str, Option<u16>)> {
+        let name = prop::sample::select(vec![
+            "br", "zstd", "gzip", "x-gzip", "identity", "*", "deflate", "BR",
+        ]);
+        let quality = prop_oneof![Just(0), Just(1000), 0..=1000_u16];
+        (name, prop::option::of(quality))
+    }
+
+    fn written(&(name, quality): &(&str, Option<u16>)) -> String {
+        quality.map_or(name.to_owned(), |q| {
+            format!("{name}; q={}.{:03}", q / 1000, q % 1000)
+        })
+    }
+
+    /// RFC 9110, 12.5.3, said again in other words.
+    fn model_quality(members: &[(&str, Option<u16>)], coding: Coding) -> u16 {
+        let of = |names: &[&str]| {
+            let own = members
+                .iter()
+                .filter(|(name, _)| names.contains(&name.to_ascii_lowercase().as_str()));
+            own.map(|(_, quality)| quality.unwrap_or(1000)).min()
+        };
+        let own = match coding {
+            Coding::Gzip => of(&["gzip", "x-gzip"]),
+            other => of(&[other.token()]),
+        };
+        match (own.or(of(&["*"])), coding) {
+            (Some(quality), _) => quality,
+            (None, Coding::Identity) if members.is_empty() => 1000,
+            (None, Coding::Identity) => 1,
+            (None, _) => 0,
+        }
+    }
+
+    fn sizes() -> impl Strategy<Value = Vec<(Coding, u64)>> {
+        let size = prop::option::of(1..4_u64);
+        (size.clone(), size.clone(), size.clone(), size).prop_map(|(a, b, c, d)| {
+            let sizes = Coding::ALL.into_iter().zip([a, b, c, d]);
+            sizes.filter_map(|(coding, size)| Some((coding, size?))).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn as_the_model_says(members in prop::collection::vec(member(), 0..6), split in 0..6_usize) {
+            let text: Vec<_> = members.iter().map(written).collect();
+            let (first, second) = text.split_at(split.min(text.len()));
+            let read = accept(&[&first.join(","), &second.join(" , ")]);
+            for coding in Coding::ALL {
+                prop_assert_eq!(read.quality(coding), model_quality(&members, coding), "{:?} {:?}", coding, text);
+                prop_assert_eq!(read.accepts(coding), model_quality(&members, coding) > 0);
+            }
+        }
+
+        #[test]
+        fn nothing_panics_and_order_holds_what_is_accepted(text in "[-a-z*;=., q01]{0,60}") {
+            let read = accept(&[&text]);
+            prop_assert_eq!(read.order().count(), Coding::ALL.into_iter().filter(|&c| read.accepts(c)).count());
+        }
+
+        #[test]
+        fn equal_in_normalised_form_is_equal_in_choice(
+            one in prop::collection::vec(member(), 0..5),
+            other in prop::collection::vec(member(), 0..5),
+            available in sizes(),
+        ) {
+            let read = |members: &[(&'static str, Option<u16>)]| {
+                accept(&[&members.iter().map(written).collect::<Vec<_>>().join(",")])
+            };
+            let (one, other) = (read(&one), read(&other));
+            if one.normalised() == other.normalised() {
+                prop_assert_eq!(one.smallest(available.clone()), other.smallest(available));
+            }
+        }
+    }
+}

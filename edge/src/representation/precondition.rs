@@ -107,3 +107,200 @@ fn unmodified_since(request: &HeaderMap, field: header::HeaderName, current: &Cu
     let asked = dates::parse_only(request.get_all(field))?;
     Some(current.last_modified?.unix_seconds() <= asked.unix_seconds())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+
+    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const AFTER: &str = "Sunday, 06-Nov-94 08:49:38 GMT";
+
+    fn request(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let fields = fields.iter();
+        fields
+            .map(|&(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    /// The br11 form of `"abc"` would be sent.
+    #[track_caller]
+    fn check_method(method: &Method, fields: &[(&'static str, &str)], expected: &Outcome) {
+        let (etag, base) = (
+            HeaderValue::from_static("\"abc-br11\""),
+            HeaderValue::from_static("\"abc\""),
+        );
+        let current = Current {
+            etag: Some(&etag),
+            base: Some(&base),
+            suffixes: &["br11", "br5", "gzip6"],
+            last_modified: dates::parse_str(MODIFIED),
+        };
+        assert_eq!(
+            evaluate(method, &request(fields), &current),
+            *expected,
+            "{fields:?}"
+        );
+    }
+
+    #[track_caller]
+    fn check(fields: &[(&'static str, &str)], expected: &Outcome) {
+        check_method(&Method::GET, fields, expected);
+        check_method(&Method::HEAD, fields, expected);
+    }
+
+    fn held(etag: &'static str) -> Outcome {
+        Outcome::NotModified(Some(HeaderValue::from_static(etag)))
+    }
+
+    #[test]
+    fn nothing_asked() {
+        check(&[], &Outcome::Proceed);
+        check(
+            &[("range", "bytes=0-1"), ("if-range", "\"x\"")],
+            &Outcome::Proceed,
+        );
+    }
+
+    #[test]
+    fn if_match_holds_for_the_form_that_would_be_sent_alone() {
+        check(&[("if-match", "\"abc-br11\"")], &Outcome::Proceed);
+        check(&[("if-match", "\"x\", \"abc-br11\"")], &Outcome::Proceed);
+        check(&[("if-match", "*")], &Outcome::Proceed);
+        check(&[("if-match", "\"abc\"")], &Outcome::Failed);
+        check(&[("if-match", "\"abc-br5\"")], &Outcome::Failed);
+        check(&[("if-match", "W/\"abc-br11\"")], &Outcome::Failed);
+        check(&[("if-match", "")], &Outcome::Failed);
+    }
+
+    #[test]
+    fn if_unmodified_since() {
+        check(&[("if-unmodified-since", BEFORE)], &Outcome::Failed);
+        check(&[("if-unmodified-since", MODIFIED)], &Outcome::Proceed);
+        check(&[("if-unmodified-since", AFTER)], &Outcome::Proceed);
+        check(&[("if-unmodified-since", "yesterday")], &Outcome::Proceed);
+    }
+
+    #[test]
+    fn if_none_match_holds_back_any_form_and_names_the_one_the_client_has() {
+        check(&[("if-none-match", "\"abc-br11\"")], &held("\"abc-br11\""));
+        check(&[("if-none-match", "W/\"abc-br11\"")], &held("\"abc-br11\""));
+        check(&[("if-none-match", "\"abc\"")], &held("\"abc\""));
+        check(
+            &[("if-none-match", "\"x\", \"abc-gzip6\"")],
+            &held("\"abc-gzip6\""),
+        );
+        check(
+            &[
+                ("if-none-match", "\"abc-gzip6\""),
+                ("if-none-match", "\"abc-br11\""),
+            ],
+            &held("\"abc-br11\""),
+        );
+        check(&[("if-none-match", "*")], &held("\"abc-br11\""));
+        check(&[("if-none-match", "\"x\"")], &Outcome::Proceed);
+        check(&[("if-none-match", "")], &Outcome::Proceed);
+    }
+
+    #[test]
+    fn if_modified_since() {
+        check(&[("if-modified-since", BEFORE)], &Outcome::Proceed);
+        check(&[("if-modified-since", MODIFIED)], &held("\"abc-br11\""));
+        check(&[("if-modified-since", AFTER)], &held("\"abc-br11\""));
+        check(&[("if-modified-since", "0")], &Outcome::Proceed);
+        check(
+            &[("if-modified-since", AFTER), ("if-modified-since", AFTER)],
+            &Outcome::Proceed,
+        );
+    }
+
+    #[test]
+    fn tags_overrule_dates_and_the_first_step_comes_first() {
+        check(
+            &[("if-none-match", "\"x\""), ("if-modified-since", AFTER)],
+            &Outcome::Proceed,
+        );
+        check(
+            &[("if-none-match", "\"abc\""), ("if-modified-since", BEFORE)],
+            &held("\"abc\""),
+        );
+        check(
+            &[("if-match", "\"abc-br11\""), ("if-unmodified-since", BEFORE)],
+            &Outcome::Proceed,
+        );
+        check(
+            &[("if-match", "\"x\""), ("if-none-match", "\"abc\"")],
+            &Outcome::Failed,
+        );
+        check(
+            &[("if-match", "*"), ("if-none-match", "\"abc\"")],
+            &held("\"abc\""),
+        );
+    }
+
+    #[test]
+    fn other_methods_never_get_a_304() {
+        check_method(&Method::PUT, &[("if-none-match", "\"abc\"")], &Outcome::Failed);
+        check_method(&Method::PUT, &[("if-modified-since", AFTER)], &Outcome::Proceed);
+        check_method(&Method::PUT, &[("if-match", "\"x\"")], &Outcome::Failed);
+    }
+
+    #[test]
+    fn a_response_without_validators() {
+        let none = Current::default();
+        let check = |fields: &[(&'static str, &str)], expected: Outcome| {
+            assert_eq!(
+                evaluate(&Method::GET, &request(fields), &none),
+                expected,
+                "{fields:?}"
+            );
+        };
+        check(&[("if-match", "\"a\"")], Outcome::Failed);
+        check(&[("if-match", "*")], Outcome::Proceed);
+        check(&[("if-none-match", "\"a\"")], Outcome::Proceed);
+        check(&[("if-none-match", "*")], Outcome::NotModified(None));
+        check(&[("if-modified-since", AFTER)], Outcome::Proceed);
+        check(&[("if-unmodified-since", BEFORE)], Outcome::Proceed);
+    }
+
+    #[test]
+    fn if_range_takes_only_the_very_same_bytes() {
+        let check =
+            |fields: &[(&'static str, &str)], etag: Option<&'static str>, date: Option<&str>, expected| {
+                let etag = etag.map(HeaderValue::from_static);
+                let date = date.and_then(dates::parse_str);
+                let modified = dates::parse_str(MODIFIED);
+                assert_eq!(
+                    if_range(&request(fields), etag.as_ref(), modified, date),
+                    expected,
+                    "{fields:?}"
+                );
+            };
+        check(&[], None, None, true);
+        check(&[("if-range", "\"a\"")], Some("\"a\""), None, true);
+        check(&[("if-range", "\"b\"")], Some("\"a\""), None, false);
+        check(&[("if-range", "W/\"a\"")], Some("\"a\""), None, false);
+        check(&[("if-range", "\"a\"")], Some("W/\"a\""), None, false);
+        check(&[("if-range", "\"a\"")], None, None, false);
+        check(&[("if-range", "\"a\", \"b\"")], Some("\"a\""), None, false);
+        check(
+            &[("if-range", "\"a\""), ("if-range", "\"a\"")],
+            Some("\"a\""),
+            None,
+            false,
+        );
+        check(&[("if-range", "*")], Some("\"a\""), None, false);
+        check(&[("if-range", MODIFIED)], None, Some(AFTER), true);
+        check(&[("if-range", MODIFIED)], None, Some(MODIFIED), false);
+        check(&[("if-range", MODIFIED)], None, None, false);
+        check(&[("if-range", AFTER)], None, Some(AFTER), false);
+        check(&[("if-range", BEFORE)], None, Some(AFTER), false);
+    }
+}

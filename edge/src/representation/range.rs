@@ -134,10 +134,7 @@ enum Spec {
 impl Spec {
     fn parse(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-')?;
-        match (
-            first.trim_end_matches([' ', '\t']),
-            last.trim_start_matches([' ', '\t']),
-        ) {
+        match (first, last) {
             ("", length) => Some(Self::Last(number(length)?)),
             (first, "") => Some(Self::From(number(first)?)),
             (first, last) => {
@@ -161,7 +158,7 @@ impl Spec {
 /// The ranges asked for; `None` when the header is to be ignored.
 fn parse(header: &HeaderValue) -> Option<Vec<Spec>> {
     let (unit, set) = header.to_str().ok()?.split_once('=')?;
-    if !unit.trim_matches([' ', '\t']).eq_ignore_ascii_case("bytes") {
+    if !unit.eq_ignore_ascii_case("bytes") {
         return None;
     }
     let mut specs = Vec::new();
@@ -241,4 +238,194 @@ fn fnv1a(bytes: impl Iterator<Item = u8>, seed: u64) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(text: &str) -> HeaderValue {
+        HeaderValue::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_selected() {
+        use Selection::{Multiple, Single, Unsatisfiable, Whole};
+        let check = |text: &str, length: u64, expected: Selection| {
+            assert_eq!(select(&header(text), length), expected, "{text} of {length}");
+        };
+        check("bytes=0-4", 10, Single(0..5));
+        check("Bytes=0-0", 10, Single(0..1));
+        check("bytes=0-", 10, Single(0..10));
+        check("bytes=9-", 10, Single(9..10));
+        check("bytes=5-100", 10, Single(5..10));
+        check("bytes=5-99999999999999999999999", 10, Single(5..10));
+        check("bytes=-3", 10, Single(7..10));
+        check("bytes=-30", 10, Single(0..10));
+        check("bytes= 1-2 ,, ", 10, Single(1..3));
+        check("bytes=10-", 10, Unsatisfiable);
+        check("bytes=10-11, 99999999999999999999999-", 10, Unsatisfiable);
+        check("bytes=-0", 10, Unsatisfiable);
+        check("bytes=0-", 0, Unsatisfiable);
+        check("bytes=-0", 0, Unsatisfiable);
+        check("bytes=-5", 0, Whole);
+        check("bytes=0-1, 50-60", 10, Single(0..2));
+        check("bytes=0-1,4-5", 10, Multiple(vec![0..2, 4..6]));
+        check("bytes=8-9,0-1", 10, Multiple(vec![8..10, 0..2]));
+        // Overlapping and adjacent ones become one, at the place of the first of them.
+        check("bytes=0-4,2-6", 10, Single(0..7));
+        check("bytes=0-4,5-6", 10, Single(0..7));
+        check("bytes=8-9,0-1,1-3,6-6", 10, Multiple(vec![8..10, 0..4, 6..7]));
+        check("bytes=0-1,4-5,2-3", 10, Single(0..6));
+        check("bytes=6-6,0-1,4-4,1-5", 10, Single(0..7));
+        check("bytes=0-,0-,0-,-1", 10, Single(0..10));
+        for ignored in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=4-2",
+            "bytes=0-1,4-2",
+            "bytes=0-1,x",
+            "bytes=+1-2",
+            "bytes=0x1-2",
+            "bytes=1 - 2",
+            "bytes =0-1",
+            "bytes=0-1-2",
+            "bytes=--1",
+            "bytes=\"0-1\"",
+            "lines=0-1",
+            "0-1",
+        ] {
+            check(ignored, 10, Whole);
+        }
+    }
+
+    #[test]
+    fn too_many_ranges_are_ignored() {
+        let ask = |count: u64| {
+            let ranges: Vec<_> = (0..count).map(|n| format!("{}-{}", n * 10, n * 10)).collect();
+            select(&header(&format!("bytes={}", ranges.join(","))), 1_000_000)
+        };
+        assert!(matches!(ask(16), Selection::Multiple(ranges) if ranges.len() == 16));
+        assert_eq!(ask(17), Selection::Whole);
+        assert_eq!(ask(1000), Selection::Whole);
+    }
+
+    #[test]
+    fn values_of_content_range() {
+        assert_eq!(content_range(&(0..5), 10), "bytes 0-4/10");
+        assert_eq!(
+            content_range(&(5..u64::MAX), u64::MAX),
+            "bytes 5-18446744073709551614/18446744073709551615"
+        );
+        assert_eq!(unsatisfied_range(0), "bytes */0");
+    }
+
+    #[test]
+    fn a_multipart_body_is_as_long_as_it_says() {
+        let content = b"0123456789";
+        let text = HeaderValue::from_static("text/plain");
+        let multipart = Multipart::new(b"\"abc\"", Some(&text), 10, vec![8..10, 0..2]);
+        let mut body = Vec::new();
+        for part in multipart.parts() {
+            body.extend_from_slice(&part.head);
+            let (start, end) = (part.range.start as usize, part.range.end as usize);
+            body.extend_from_slice(&content[start..end]);
+        }
+        body.extend_from_slice(&multipart.tail());
+        assert_eq!(multipart.content_length(), body.len() as u64);
+        let content_type = multipart.content_type().to_str().unwrap();
+        let boundary = content_type
+            .strip_prefix("multipart/byteranges; boundary=")
+            .unwrap();
+        let expected = format!(
+            "\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 8-9/10\r\n\r\n89\
+             \r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\
+             \r\n--{boundary}--\r\n"
+        );
+        assert_eq!(String::from_utf8(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_boundary_follows_from_what_is_sent() {
+        let of = |seed: &[u8], ranges: Vec<Range<u64>>| Multipart::new(seed, None, 10, ranges).content_type;
+        assert_eq!(of(b"a", vec![0..1, 3..4]), of(b"a", vec![0..1, 3..4]));
+        assert_ne!(of(b"a", vec![0..1, 3..4]), of(b"b", vec![0..1, 3..4]));
+        assert_ne!(of(b"a", vec![0..1, 3..4]), of(b"a", vec![0..1, 3..5]));
+    }
+
+    fn spec() -> impl Strategy<Value = String> {
+        prop_oneof![
+            (0..120_u64).prop_map(|first| format!("{first}-")),
+            (0..120_u64, 0..40_u64).prop_map(|(first, more)| format!("{first}-{}", first + more)),
+            (0..120_u64).prop_map(|count| format!("-{count}")),
+        ]
+    }
+
+    /// Whether `spec` asks for byte `at` of `length`.
+    fn asks(spec: &str, at: u64, length: u64) -> bool {
+        let (first, last) = spec.split_once('-').unwrap();
+        match (first.parse::<u64>(), last.parse::<u64>()) {
+            (Ok(first), Ok(last)) => (first..=last).contains(&at),
+            (Ok(first), Err(_)) => first <= at,
+            (Err(_), Ok(count)) => at + count >= length,
+            (Err(_), Err(_)) => unreachable!(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_what_was_asked_for_once_each(specs in prop::collection::vec(spec(), 1..=16), length in 1..100_u64) {
+            let ranges = match select(&header(&format!("bytes={}", specs.join(", "))), length) {
+                Selection::Multiple(ranges) => {
+                    prop_assert!(ranges.len() > 1);
+                    ranges
+                }
+                Selection::Single(range) => vec![range],
+                Selection::Unsatisfiable => vec![],
+                Selection::Whole => return Err(TestCaseError::fail("never the whole")),
+            };
+            for at in 0..length {
+                let sent = ranges.iter().filter(|range| range.contains(&at)).count();
+                let asked = specs.iter().any(|spec| asks(spec, at, length));
+                prop_assert_eq!(sent, usize::from(asked), "byte {}", at);
+            }
+            for range in &ranges {
+                prop_assert!(range.start < range.end && range.end <= length);
+            }
+        }
+
+        #[test]
+        fn several_parts_cost_no_more_than_the_whole_and_their_heads(
+            specs in prop::collection::vec(spec(), 1..=20),
+            length in 1..100_u64,
+        ) {
+            if let Selection::Multiple(ranges) = select(&header(&format!("bytes={}", specs.join(","))), length) {
+                let multipart = Multipart::new(b"x", None, length, ranges);
+                prop_assert!(multipart.content_length() <= length + 40 + 120 * RANGES_MAX as u64);
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_what_is_read(first in any::<u64>(), more in 1..1_000_000_u64, beyond in 0..1000_u64) {
+            let range = first..first.saturating_add(more);
+            prop_assume!(range.start < range.end);
+            let total = range.end.saturating_add(beyond);
+            let written = content_range(&range, total);
+            let asked = written.to_str().unwrap().replace("bytes ", "bytes=");
+            let (asked, said) = asked.split_once('/').unwrap();
+            prop_assert_eq!(said, total.to_string());
+            prop_assert_eq!(select(&header(asked), total), Selection::Single(range));
+        }
+
+        #[test]
+        fn nothing_panics(text in "(bytes=)?[-0-9, a]{0,40}", length: u64) {
+            let _ = select(&header(&text), length);
+        }
+    }
 }

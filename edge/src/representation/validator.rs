@@ -193,3 +193,164 @@ fn skip_member(rest: &[u8]) -> &[u8] {
     let comma = rest.iter().position(|&byte| byte == b',');
     comma.and_then(|at| rest.get(at + 1..)).unwrap_or(&[])
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value(text: &str) -> HeaderValue {
+        HeaderValue::from_bytes(text.as_bytes()).unwrap()
+    }
+
+    const SUFFIXES: [&str; 4] = ["br11", "br5", "gzip6", "zstd3"];
+
+    #[test]
+    fn tags_are_read_whole_or_not_at_all() {
+        let check = |text: &str, expected: Option<(bool, &str)>| {
+            let value = value(text);
+            let read = ETag::parse(&value).map(|tag| (tag.weak, std::str::from_utf8(tag.opaque).unwrap()));
+            assert_eq!(read, expected, "{text}");
+        };
+        check("\"abc\"", Some((false, "abc")));
+        check("W/\"abc\"", Some((true, "abc")));
+        check("\"\"", Some((false, "")));
+        check("\"a\\\"", Some((false, "a\\")));
+        check("\"a,b\"", Some((false, "a,b")));
+        check("\"ü\"", Some((false, "ü")));
+        for text in [
+            "abc",
+            "\"abc",
+            "abc\"",
+            "w/\"abc\"",
+            "W/abc",
+            "\"a b\"",
+            "\"a\"b",
+            "\"a\", \"b\"",
+            "",
+            "*",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn strong_and_weak_comparison() {
+        // The table of RFC 9110, 8.8.3.2.
+        for (one, other, strong, weak) in [
+            ("W/\"1\"", "W/\"1\"", false, true),
+            ("W/\"1\"", "W/\"2\"", false, false),
+            ("W/\"1\"", "\"1\"", false, true),
+            ("\"1\"", "\"1\"", true, true),
+        ] {
+            let (one, other) = (value(one), value(other));
+            let (one, other) = (ETag::parse(&one).unwrap(), ETag::parse(&other).unwrap());
+            assert_eq!((one.strong_eq(other), one.weak_eq(other)), (strong, weak));
+        }
+    }
+
+    #[test]
+    fn lists_of_tags() {
+        let check = |lines: &[&str], any: bool, expected: &[&str]| {
+            let values: Vec<_> = lines.iter().map(|line| value(line)).collect();
+            let list = TagList::parse(&values).unwrap();
+            let tags: Vec<_> = list
+                .tags()
+                .iter()
+                .map(|tag| std::str::from_utf8(tag.opaque).unwrap())
+                .collect();
+            assert_eq!((list.is_any(), tags.as_slice()), (any, expected), "{lines:?}");
+        };
+        check(&["*"], true, &[]);
+        check(&[" * "], true, &[]);
+        check(&["*, \"a\""], false, &["a"]);
+        check(&["*", "*"], false, &[]);
+        check(&["\"a\", W/\"b,c\" ,, \"d\""], false, &["a", "b,c", "d"]);
+        check(&["\"a\"", "\"b\""], false, &["a", "b"]);
+        check(&["\"a\\\", \"b\""], false, &["a\\", "b"]);
+        check(&["bare, \"b\""], false, &["b"]);
+        check(&["\"a\" x, \"b\""], false, &["b"]);
+        check(&["\"open, \"b\""], false, &[]);
+        check(&[""], false, &[]);
+        assert_eq!(TagList::parse([]), None);
+    }
+
+    #[test]
+    fn the_tag_of_a_coded_form() {
+        let check = |base: &str, suffix: &str, expected: Option<&str>| {
+            assert_eq!(
+                coded_etag(&value(base), suffix),
+                expected.map(value),
+                "{base} {suffix}"
+            );
+        };
+        check("\"abc\"", "br11", Some("\"abc-br11\""));
+        check("W/\"abc\"", "gzip6", Some("W/\"abc-gzip6\""));
+        check("\"abc\"", "", Some("\"abc\""));
+        check("\"\"", "br5", Some("\"-br5\""));
+        check("abc", "br5", None);
+        check("\"abc\"", "a\"b", None);
+    }
+
+    #[test]
+    fn any_form_the_client_holds_is_the_same_response() {
+        let check = |list: &str, base: &str, expected: Option<&str>| {
+            let (list, base) = (value(list), value(base));
+            let list = TagList::parse([&list]).unwrap();
+            assert_eq!(matching_form(&list, &base, &SUFFIXES), expected.map(value));
+            assert_eq!(matches_any_form(&list, &base, &SUFFIXES), expected.is_some());
+        };
+        check("\"abc\"", "\"abc\"", Some("\"abc\""));
+        check("W/\"abc-br5\"", "\"abc\"", Some("\"abc-br5\""));
+        check("\"x\", \"abc-zstd3\"", "W/\"abc\"", Some("W/\"abc-zstd3\""));
+        check("\"abc-br4\"", "\"abc\"", None);
+        check("\"abc-\"", "\"abc\"", None);
+        check("\"abcbr5\"", "\"abc\"", None);
+        check("\"ab\"", "\"abc\"", None);
+        check("\"abc-br5-br5\"", "\"abc\"", None);
+        check("\"abc\"", "broken", None);
+        let star = value("*");
+        assert!(matches_any_form(
+            &TagList::parse([&star]).unwrap(),
+            &value("\"abc\""),
+            &[]
+        ));
+    }
+
+    #[test]
+    fn validators_of_a_response() {
+        let mut fields = HeaderMap::new();
+        assert!(Validators::from_fields(&fields).is_empty());
+        fields.insert("etag", value("\"a\""));
+        fields.insert("last-modified", value("Sun, 06 Nov 1994 08:49:37 GMT"));
+        let read = Validators::from_fields(&fields);
+        assert_eq!(read.etag, Some(value("\"a\"")));
+        assert_eq!(
+            read.last_modified,
+            Some(Timestamp::from_unix_seconds(784_111_777))
+        );
+        fields.append("etag", value("\"b\""));
+        assert_eq!(Validators::from_fields(&fields).etag, None);
+        fields.insert("etag", value("unquoted"));
+        assert_eq!(Validators::from_fields(&fields).etag, None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_listed_form_is_found_among_anything(
+            before in "[a-z\"*,W/ \\\\-]{0,20}",
+            opaque in "[!#-~]{0,12}",
+            weak: bool,
+            form in 0..SUFFIXES.len(),
+        ) {
+            let base = value(&format!("{}\"{opaque}\"", if weak { "W/" } else { "" }));
+            let held = coded_etag(&base, SUFFIXES[form]).unwrap();
+            let lines = [value(&before), held.clone()];
+            let list = TagList::parse(&lines).unwrap();
+            prop_assert!(matches_any_form(&list, &base, &SUFFIXES));
+            prop_assert!(ETag::parse(&held).is_some());
+            prop_assert!(!list.is_any());
+        }
+    }
+}

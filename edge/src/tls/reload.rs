@@ -101,15 +101,16 @@ impl Certificates {
         let mut watcher = FolderWatcher::new(Arc::clone(&changed));
         loop {
             watcher.follow(self.lock().pairs());
-            tokio::select! {
-                () = changed.notified() => tokio::time::sleep(SETTLE).await,
-                () = self.0.changed.notified() => continue,
-                () = tokio::time::sleep(POLL) => {}
-            }
             let certificates = self.clone();
-            // Reading files may block, and a slow file system must not hold up the control plane.
+            // Reading files may block, and a slow file system must not hold up the control plane. The first reading
+            // finds what changed between the start and the watch.
             if let Err(error) = tokio::task::spawn_blocking(move || certificates.reload()).await {
                 tracing::error!(%error, "reading the certificates failed");
+            }
+            tokio::select! {
+                () = changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = self.0.changed.notified() => {}
+                () = tokio::time::sleep(POLL) => {}
             }
         }
     }
@@ -281,4 +282,150 @@ fn pairs(files: &[CertificateFiles]) -> Vec<Pair> {
             default: files.default,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::tls::tests::{certificate, write};
+
+    struct Node {
+        folder: tempfile::TempDir,
+        clock: Clock,
+        readiness: Readiness,
+        registry: Registry,
+        files: Vec<CertificateFiles>,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let files = vec![write(folder.path(), "a", &certificate(&["a.example"]))];
+            let readiness = Readiness::default();
+            readiness.set(NotReady::Starting, false);
+            Self {
+                folder,
+                clock: Clock::real(),
+                readiness,
+                registry: Registry::default(),
+                files,
+            }
+        }
+
+        fn open(&self) -> Certificates {
+            Certificates::open(
+                &self.files,
+                self.clock.clone(),
+                self.readiness.clone(),
+                &self.registry,
+            )
+        }
+
+        fn shows(&self, line: &str) -> bool {
+            self.registry.encode().lines().any(|shown| shown == line)
+        }
+    }
+
+    fn served(certificates: &Certificates) -> Option<certs::bundle::Fingerprint> {
+        certificates.bundles().first().map(|bundle| bundle.fingerprint)
+    }
+
+    fn renew(folder: &Path) {
+        write(folder, "a", &certificate(&["a.example"]));
+    }
+
+    #[test]
+    fn a_broken_file_keeps_the_old_certificate_and_says_so() {
+        let node = Node::new();
+        let certificates = node.open();
+        let before = served(&certificates);
+        fs::write(node.folder.path().join("a.key"), "torn").unwrap();
+        let summary = certificates.reload();
+        assert_eq!((summary.kept, summary.loaded), (1, 0));
+        assert_eq!(served(&certificates), before);
+        assert!(node.shows("edge_certificate_reloads_total{result=\"kept\"} 1"));
+        renew(node.folder.path());
+        assert_eq!(certificates.reload().loaded, 1);
+        assert_ne!(served(&certificates), before);
+    }
+
+    #[test]
+    fn a_node_starts_with_the_certificates_that_are_good() {
+        let mut node = Node::new();
+        let missing = CertificateFiles {
+            chain: node.folder.path().join("b.pem"),
+            key: node.folder.path().join("b.key"),
+            default: false,
+        };
+        node.files.insert(0, missing);
+        let certificates = node.open();
+        assert_eq!(certificates.bundles().len(), 1);
+        assert!(node.shows("edge_certificate_reloads_total{result=\"missing\"} 1"));
+    }
+
+    #[test]
+    fn the_last_hour_of_a_certificate_turns_readiness_red_until_it_is_renewed() {
+        let mut node = Node::new();
+        let end = {
+            let certificates = node.open();
+            assert!(node.readiness.is_ready());
+            certificates.resolver().soonest_expiry().unwrap()
+        };
+        let line = format!(
+            "edge_certificate_expiry_timestamp_seconds {}",
+            Timestamp::from(end).unix_seconds()
+        );
+        assert!(node.shows(&line), "{}", node.registry.encode());
+
+        node.clock = Clock::manual(Timestamp::from(end - Duration::from_secs(3601)));
+        let certificates = node.open();
+        assert!(node.readiness.is_ready());
+        node.clock.advance(Duration::from_secs(2));
+        certificates.reload();
+        let reasons: Vec<_> = node.readiness.reasons().collect();
+        assert_eq!(reasons, [NotReady::CertificateExpiring]);
+        node.clock.advance(Duration::from_secs(7200));
+        certificates.reload();
+        assert!(!node.readiness.is_ready(), "expired is not ready either");
+        let year = Duration::from_secs(365 * 86_400);
+        let renewed = crate::tls::tests::certificate_from(&["a.example"], end, year);
+        write(node.folder.path(), "a", &renewed);
+        certificates.reload();
+        assert!(node.readiness.is_ready());
+    }
+
+    #[test]
+    fn without_certificates_nothing_is_red() {
+        let mut node = Node::new();
+        node.files.clear();
+        node.open();
+        assert!(node.readiness.is_ready());
+        assert!(node.shows("edge_certificate_expiry_timestamp_seconds 0"));
+    }
+
+    #[tokio::test]
+    async fn a_renewal_on_disk_is_served_without_being_asked_for() {
+        let node = Node::new();
+        let certificates = node.open();
+        let before = served(&certificates);
+        let drain = Drain::default();
+        certificates.watch(&drain);
+        // As certbot and others do it: written beside, then renamed over.
+        let beside = tempfile::tempdir_in(node.folder.path()).unwrap();
+        renew(beside.path());
+        for file in ["a.pem", "a.key"] {
+            fs::rename(beside.path().join(file), node.folder.path().join(file)).unwrap();
+        }
+        let changed = async {
+            while served(&certificates) == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let bound = Duration::from_secs(20);
+        assert!(tokio::time::timeout(bound, changed).await.is_ok());
+        assert_eq!(drain.finish(bound).await, 0);
+    }
 }

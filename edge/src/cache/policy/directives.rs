@@ -511,7 +511,7 @@ mod tests {
             (d.max_age, d.min_fresh) = (seconds(0), seconds(5));
         });
         check(&[("cache-control", "max-stale")], |d| {
-            d.max_stale = Some(Duration::MAX)
+            d.max_stale = Some(Duration::MAX);
         });
         check(&[("cache-control", "max-stale=9")], |d| d.max_stale = seconds(9));
         check(&[("cache-control", "max-stale=x")], |d| d.max_stale = seconds(0));

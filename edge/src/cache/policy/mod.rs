@@ -3,6 +3,7 @@
 //! One file per matter of RFC 9111. Nothing here knows a store, a socket or the time of day; whoever asks brings the
 //! time along.
 
+pub mod invalidation;
 pub mod staleness;
 pub mod storability;
 pub mod validation;

@@ -45,7 +45,10 @@ impl Vary {
 
 /// The request fields that a stored response depends on, with their values: none for a field that was absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct VaryKey(Box<[(HeaderName, Option<Box<[u8]>>)]>);
+pub struct VaryKey(Box<[(HeaderName, Value)]>);
+
+/// A field's value, normalised; `None` when it is absent.
+type Value = Option<Box<[u8]>>;
 
 impl VaryKey {
     /// Whether a request with these fields may be answered with the stored response.

@@ -77,13 +77,10 @@ fn every_documented_default_is_what_holds_when_the_key_is_not_set() {
             continue;
         };
         let value = default.get("x").unwrap().clone();
-        // The tables in between change nothing by being there, but for the access log.
-        let base = if key.path.starts_with("log.access") {
-            "[log.access]\n"
-        } else {
-            ""
-        };
-        let base = format!("{MINIMAL}{base}");
+        // The tables in between, with what they cannot be without.
+        let tables =
+            "[log.access]\n[[tls.certificate]]\nchain = \"a\"\nkey = \"b\"\n[[site.rule]]\npath = \"/a\"\n";
+        let base = format!("{MINIMAL}{tables}");
         let mut with: toml::Table = base.parse().unwrap();
         if set(&mut with, key.path, value) {
             let with = read(&with.to_string()).unwrap_or_else(|errors| panic!("{}: {errors}", key.path));
@@ -299,6 +296,14 @@ fn sockets_that_cannot_work_are_refused() {
         &["3 listen.plain: [::1]:1 stands here and in another place"],
     );
     check(&with("plain = [\"[::1]:0\", \"[::1]:0\"]"), &[]);
+    check(
+        &with(&format!(
+            "plain = [\"[::1]:1\"]\nadmin = \"unix:/{}\"",
+            "x".repeat(107)
+        )),
+        &["4 listen.admin: the path is longer"],
+    );
+    check(&with("plain = [\"[::1]:1\"]\nadmin = \"unix:admin.sock\""), &[]);
     check(
         &with("plain = [\":80\"]"),
         &[
@@ -569,6 +574,30 @@ fn certificate_files_are_looked_at_and_told_by_key() {
 }
 
 #[test]
+fn a_host_without_a_certificate_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = crate::clock::Clock::real().now().to_system_time();
+    let names = ["localhost".to_owned(), "*.b.test".to_owned()];
+    let ca = certs::DevCa::open_or_create(folder.path(), now).unwrap();
+    ca.issue(&names, &[], now).unwrap();
+    let text = MINIMAL
+        .replace("plain = [\"127.0.0.1:8081\"]", "https = [\"127.0.0.1:8443\"]")
+        .replace(
+            "\"cdn.example.com\"",
+            "\"localhost\", \"*.b.test\", \"c.test\", \"[::1]\"",
+        );
+    let tls = "[[tls.certificate]]\nchain = \"leaf.pem\"\nkey = \"leaf.key\"\n";
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, format!("{text}{tls}")).unwrap();
+    let warnings = crate::config::check(&file, now).unwrap().warnings;
+    let told: Vec<_> = warnings
+        .iter()
+        .filter(|warning| warning.contains("no certificate"))
+        .collect();
+    assert_eq!(told, ["c.test: no certificate names this host of a site"]);
+}
+
+#[test]
 fn an_access_log_in_a_folder_that_is_not_there_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("edge.toml");
@@ -582,4 +611,15 @@ fn an_access_log_in_a_folder_that_is_not_there_is_told() {
         errors.to_string().contains("edge.toml:14:8: log.access.path: "),
         "{errors}"
     );
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_in_a_file_can_panic(at in 0..6000_usize, length in 0..400_usize, text in "[\\PC\n]{0,40}") {
+        let example = include_str!("../../../edge.example.toml");
+        let head: String = example.chars().take(at).collect();
+        let tail: String = example.chars().skip(at + length).collect();
+        let _ = read(&format!("{head}{text}{tail}"));
+        let _ = read(&text);
+    }
 }

@@ -407,3 +407,6 @@ fn base64_digit(sextet: u32) -> char {
 fn ensure(valid: bool) -> Result<(), Error> {
     valid.then_some(()).ok_or(Error::Unwritable)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! What a successful unsafe request makes unusable (RFC 9111 section 4.4).
+//!
+//! This names what is to be invalidated; how a stored response is made unusable is the epochs' matter.
+
+use http::header::{CONTENT_LOCATION, LOCATION};
+use http::{HeaderMap, Method, StatusCode, Uri};
+
+/// Whether the answer to a request invalidates what is stored under its target: the method is not known to be safe,
+/// and the status is no error.
+pub fn invalidates(method: &Method, status: StatusCode) -> bool {
+    !method.is_safe() && (status.is_success() || status.is_redirection())
+}
+
+/// The further targets, path and query, that such an answer names in Location and Content-Location.
+///
+/// Only those of the same host count, or any server could empty the cache of another. A relative reference that does
+/// not begin with a slash is passed over: invalidating it is allowed, not asked for.
+pub fn named_targets<'a>(headers: &'a HeaderMap, host: &'a str) -> impl Iterator<Item = String> + 'a {
+    headers
+        .get_all(LOCATION)
+        .iter()
+        .chain(headers.get_all(CONTENT_LOCATION))
+        .filter_map(|line| reference(line.to_str().ok()?.trim()))
+        .filter(move |uri| uri.host().is_none_or(|named| named.eq_ignore_ascii_case(host)))
+        .filter_map(|uri| uri.path_and_query().map(ToString::to_string))
+        .filter(|target| target.starts_with('/'))
+}
+
+/// A reference; what begins with `//` names a host too, though [`Uri`] takes it for a path.
+fn reference(text: &str) -> Option<Uri> {
+    if text.starts_with("//") {
+        return format!("http:{text}").parse().ok();
+    }
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_answers_invalidate() {
+        let check = |method: &str, status: u16, expected: bool| {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(invalidates(&method, status), expected, "{method} {status}");
+        };
+        for method in ["POST", "PUT", "DELETE", "PATCH", "M-SEARCH"] {
+            check(method, 200, true);
+            check(method, 204, true);
+            check(method, 303, true);
+            check(method, 404, false);
+            check(method, 500, false);
+        }
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            check(method, 200, false);
+        }
+    }
+
+    #[test]
+    fn only_targets_of_the_same_host_are_named() {
+        let check = |location: &str, expected: Option<&str>| {
+            for name in [LOCATION, CONTENT_LOCATION] {
+                let mut fields = HeaderMap::new();
+                fields.insert(name, location.parse().unwrap());
+                let found: Vec<String> = named_targets(&fields, "cdn.example.com").collect();
+                assert_eq!(found, Vec::from_iter(expected), "{location}");
+            }
+        };
+        check("/a?b=c", Some("/a?b=c"));
+        check("https://cdn.example.com/a", Some("/a"));
+        check("https://CDN.example.com:8443/a", Some("/a"));
+        check("https://other.example.com/a", None);
+        check("//other.example.com/a", None);
+        check("//cdn.example.com/a", Some("/a"));
+        check("a/b", None);
+        check("", None);
+        check("https://", None);
+    }
+}
