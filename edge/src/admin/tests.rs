@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::cache::epoch::{Position, Standing, Tag};
+use crate::cache::epoch::{Position, Standing};
 use crate::cache::key::Key;
+use crate::cache::tag::Tag;
 use crate::config::{AdminListen, Token};
 
 const PATIENCE: Duration = Duration::from_secs(20);
