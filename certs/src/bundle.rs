@@ -135,7 +135,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the key file, and not the chain, is at fault.
+    /// Whether the file at `path` is the one at fault.
     pub fn is_about(&self, path: &Path) -> bool {
         let file = match self {
             Self::KeyDoesNotFit { key, .. } => key,

@@ -1,7 +1,7 @@
 //! A certificate authority for development, kept in a folder: so a newcomer's first page is https without an account.
 //!
-//! It can only vouch for names and addresses that never leave a machine or a private network (RFC 5280 section 4.2.1.10), so one who
-//! trusts it risks nothing when its key is lost. It is no substitute for a real one.
+//! It can only vouch for names and addresses that never leave a machine or a private network (RFC 5280 section
+//! 4.2.1.10), so one who trusts it risks little when its key is lost. It is no substitute for a real one.
 
 use std::fs;
 use std::io;
@@ -72,8 +72,8 @@ impl DevCa {
         self.folder.join("ca.pem")
     }
 
-    /// Issues a certificate for `names` and `addresses` into `leaf.pem` and `leaf.key`, valid for 90 days. One that is there, is for
-    /// just these names, and has more than a third of its life left, stays.
+    /// Issues a certificate for `names` and `addresses` into `leaf.pem` and `leaf.key`, valid for 90 days. One that is
+    /// there, is for just these names, and has more than a third of its life left, stays.
     pub fn issue(&self, names: &[String], addresses: &[IpAddr], now: SystemTime) -> Result<Pair, Error> {
         let pair = Pair {
             chain: self.folder.join("leaf.pem"),

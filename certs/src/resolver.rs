@@ -1,9 +1,9 @@
 //! Which certificate a handshake gets: by the name that the client asks for, then by the signatures it can check.
 //!
-//! A name is looked up exactly, then as a wildcard of one label (RFC 6125 section 6.4.3). A client that names a host we have no
-//! certificate for is refused, so no tenant's certificate is shown under another tenant's name. One that names
-//! none gets the default certificate, or is refused when there is none. The table is swapped whole, and read without a
-//! lock.
+//! A name is looked up exactly, then as a wildcard of one label (RFC 6125 section 6.4.3). A client that names a host
+//! we have no certificate for is refused, so no tenant's certificate is shown under another tenant's name. One that
+//! names none gets the default certificate, or is refused when there is none. The table is swapped whole, and read
+//! without a lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 pub mod server;
 pub mod lifecycle;
 pub mod demo;
+pub mod admin;
 pub mod listener;
 pub mod http;
 pub mod tls;

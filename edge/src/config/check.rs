@@ -1,9 +1,11 @@
 //! What a configuration needs from the machine: certificates that can serve, folders that exist, memory that is there.
 //!
-//! This is for `edge check`. A node that starts or reloads takes [`load`](super::load) instead: it serves with the certificates that
-//! are good, and says which are not, rather than not at all.
+//! This is for `edge check`. A node that starts or reloads takes [`load`](super::load) instead: it serves with the
+//! certificates that are good, and says which are not, rather than not at all.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use toml::de::DeTable;
@@ -64,10 +66,13 @@ fn check_machine(config: &Config, root: &Table<'_>, now: SystemTime) -> Vec<Stri
 
 fn check_certificates(config: &Config, root: &Table<'_>, now: SystemTime) -> Vec<String> {
     let tables = root.table("tls").map(|tls| tls.tables("certificate"));
-    let mut warnings = Vec::new();
+    let (mut warnings, mut good) = (Vec::new(), Vec::new());
     for (files, table) in config.certificates.iter().zip(tables.unwrap_or_default()) {
         match certs::load(&files.chain, &files.key, now) {
-            Ok(bundle) => warnings.extend(bundle.warnings.iter().map(ToString::to_string)),
+            Ok(bundle) => {
+                warnings.extend(bundle.warnings.iter().map(ToString::to_string));
+                good.push((Arc::new(bundle), files.default));
+            }
             Err(error) => {
                 let key = if error.is_about(&files.key) {
                     "key"
@@ -78,7 +83,22 @@ fn check_certificates(config: &Config, root: &Table<'_>, now: SystemTime) -> Vec
             }
         }
     }
+    if !config.listen.https.is_empty() {
+        warnings.extend(uncovered_hosts(config, &certs::Resolver::new(good)));
+    }
     warnings
+}
+
+/// Hosts that no certificate names: browsers cannot reach them by https. Addresses are not asked for by name at all.
+fn uncovered_hosts(config: &Config, resolver: &certs::Resolver) -> Vec<String> {
+    let hosts = config.sites.iter().flat_map(|site| &site.hosts);
+    let uncovered = hosts.filter(|host| {
+        let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
+        !is_address && resolver.admit(Some(&host.replacen('*', "any", 1))).is_err()
+    });
+    uncovered
+        .map(|host| format!("{host}: no certificate names this host of a site"))
+        .collect()
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

@@ -1,4 +1,5 @@
-//! Every key that a configuration file may hold. The reader refuses what is not here, and the README's table is made from it.
+//! Every key that a configuration file may hold. The reader refuses what is not here, and the README's table is made
+//! from it.
 
 /// One key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::metrics::Counter;
+use super::metrics::{Counter, Registry};
 
 /// Lines that wait to be written; above that, lines are dropped and counted.
 const QUEUE_LINES: usize = 1_024;
@@ -39,8 +39,7 @@ pub enum Error {
 pub struct Log {
     queue: SyncSender<Message>,
     colour: bool,
-    /// Lines that were dropped; for the metric `edge_log_dropped_total`.
-    pub dropped: Counter,
+    dropped: Counter,
 }
 
 /// Sets up the log of this process: EDGE_LOG, else RUST_LOG, else `info` says which events; colours on a terminal,
@@ -72,6 +71,16 @@ impl Log {
             colour,
             dropped,
         })
+    }
+
+    /// Registers the log's own metric.
+    pub fn register(&self, registry: &Registry) {
+        let dropped = self.dropped.clone();
+        registry.counter_fn(
+            "edge_log_dropped_total",
+            "Lines of the operator's log that were not written.",
+            move || dropped.value() as f64,
+        );
     }
 
     /// Waits until everything that was logged so far is written, for `patience` at most; false when that was not
@@ -231,6 +240,10 @@ mod tests {
             line.write_all(&[b'a'; 100]).unwrap();
         }
         assert!(log.dropped.value() > 5_000);
+        let registry = Registry::default();
+        log.register(&registry);
+        assert_eq!(registry.problems(), Vec::<String>::new());
+        assert!(registry.encode().contains("\nedge_log_dropped_total "));
         assert!(!log.flush(Duration::from_millis(1)));
         drop(reader);
     }

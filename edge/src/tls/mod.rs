@@ -1,7 +1,7 @@
 //! TLS towards clients: a handshake under a deadline, with a certificate for the name that was asked for.
 //!
-//! The version of HTTP is what ALPN says and nothing else (RFC 7301). Which certificates there are is the business of `certs`,
-//! and when their files are read again that of [`reload`]. Nothing here reads a request.
+//! The version of HTTP is what ALPN says and nothing else (RFC 7301). Which certificates there are is the business of
+//! `certs`, and when their files are read again that of [`reload`]. Nothing here reads a request.
 
 pub mod config;
 pub mod reload;

@@ -288,7 +288,6 @@ fn pairs(files: &[CertificateFiles]) -> Vec<Pair> {
 mod tests {
     use std::fs;
     use std::path::Path;
-    use std::time::SystemTime;
 
     use super::*;
     use crate::tls::tests::{certificate, write};
@@ -392,7 +391,7 @@ mod tests {
         certificates.reload();
         assert!(!node.readiness.is_ready(), "expired is not ready either");
         let year = Duration::from_secs(365 * 86_400);
-        let renewed = crate::tls::tests::certificate_from(&["a.example"], SystemTime::from(end), year);
+        let renewed = crate::tls::tests::certificate_from(&["a.example"], end, year);
         write(node.folder.path(), "a", &renewed);
         certificates.reload();
         assert!(node.readiness.is_ready());

@@ -6,6 +6,9 @@ use super::Context;
 use crate::config::reader::{Table, Value};
 use crate::config::{AdminListen, Listen};
 
+/// `sun_path` of unix(7), with its final zero.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
 /// Where the admin listener stands unless the file says otherwise.
 pub(super) struct AdminAddress(pub(super) Option<AdminListen>);
 
@@ -72,7 +75,15 @@ fn admin(value: &Value<'_>, context: &Context<'_>) -> Result<Option<AdminListen>
     let text = value.text()?;
     match text.strip_prefix("unix:") {
         Some("") => Err("expected a path after `unix:`".into()),
-        Some(path) => Ok(Some(AdminListen::Unix(context.base.join(path)))),
+        Some(path) => {
+            let path = context.base.join(path);
+            match path.as_os_str().len() > UNIX_PATH_BYTES_MAX {
+                true => Err(format!(
+                    "the path is longer than {UNIX_PATH_BYTES_MAX} bytes, the most for a Unix socket"
+                )),
+                false => Ok(Some(AdminListen::Unix(path))),
+            }
+        }
         None if text == "off" => Ok(None),
         None => address(value).map(|address| Some(AdminListen::Tcp(address))),
     }

@@ -297,6 +297,14 @@ fn sockets_that_cannot_work_are_refused() {
     );
     check(&with("plain = [\"[::1]:0\", \"[::1]:0\"]"), &[]);
     check(
+        &with(&format!(
+            "plain = [\"[::1]:1\"]\nadmin = \"unix:/{}\"",
+            "x".repeat(107)
+        )),
+        &["4 listen.admin: the path is longer"],
+    );
+    check(&with("plain = [\"[::1]:1\"]\nadmin = \"unix:admin.sock\""), &[]);
+    check(
         &with("plain = [\":80\"]"),
         &[
             "2 listen: opens no port",
@@ -563,6 +571,30 @@ fn certificate_files_are_looked_at_and_told_by_key() {
     );
     std::fs::write(folder.path().join("cdn.pem"), "hello").unwrap();
     assert!(tell().contains("cdn.pem: holds no certificate"), "{}", tell());
+}
+
+#[test]
+fn a_host_without_a_certificate_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = crate::clock::Clock::real().now().to_system_time();
+    let names = ["localhost".to_owned(), "*.b.test".to_owned()];
+    let ca = certs::DevCa::open_or_create(folder.path(), now).unwrap();
+    ca.issue(&names, &[], now).unwrap();
+    let text = MINIMAL
+        .replace("plain = [\"127.0.0.1:8081\"]", "https = [\"127.0.0.1:8443\"]")
+        .replace(
+            "\"cdn.example.com\"",
+            "\"localhost\", \"*.b.test\", \"c.test\", \"[::1]\"",
+        );
+    let tls = "[[tls.certificate]]\nchain = \"leaf.pem\"\nkey = \"leaf.key\"\n";
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, format!("{text}{tls}")).unwrap();
+    let warnings = crate::config::check(&file, now).unwrap().warnings;
+    let told: Vec<_> = warnings
+        .iter()
+        .filter(|warning| warning.contains("no certificate"))
+        .collect();
+    assert_eq!(told, ["c.test: no certificate names this host of a site"]);
 }
 
 #[test]

@@ -108,6 +108,10 @@ struct Shared {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are entries, and a box would be an allocation of the data plane"
+)]
 enum Message {
     Entry(Entry),
     /// Nothing but a reason to look at what changed.
@@ -169,7 +173,7 @@ impl AccessLog {
         match self.0.queue.try_send(Message::Entry(entry)) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.0.dropped.inc(Dropped::QueueFull)
+                self.0.dropped.inc(Dropped::QueueFull);
             }
         }
     }

@@ -99,7 +99,7 @@ fn samples(out: &mut String, metric: &Metric) {
             let mut running = 0;
             for (at, bound) in cells.bounds.iter().enumerate() {
                 running += cells.cells.sum(at);
-                let _ = writeln!(out, "{name}_bucket{{le=\"{}\"}} {running}", number(*bound));
+                let _ = writeln!(out, "{name}_bucket{{le=\"{}\"}} {running}", le(*bound));
             }
             running += cells.cells.sum(cells.bounds.len());
             let sum = cells.cells.sum(cells.bounds.len() + 1) as f64 / 1e9;
@@ -115,16 +115,18 @@ fn sample(out: &mut String, name: &str, labels: &str, value: impl Display) {
     let _ = writeln!(out, "{name}{labels} {value}");
 }
 
-/// A number as Go writes it: `1.0`, so that a bucket has the same name in both formats; `NaN` and `+Inf` spelled so.
+/// A number as scrapers read it: infinities are spelled with their sign.
 fn number(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
-    let mut text = value.to_string();
-    if value.is_finite() && !text.contains('.') {
-        text.push_str(".0");
-    }
-    text
+    value.to_string()
+}
+
+/// The bound of a bucket: always with a decimal point, as OpenMetrics wants it, so that it is the same in both formats.
+fn le(bound: f64) -> String {
+    let text = number(bound);
+    if text.contains('.') { text } else { text + ".0" }
 }
 
 fn escape(text: &str, quotes: bool) -> String {
@@ -164,13 +166,14 @@ mod tests {
     #[test]
     fn numbers_are_spelled_as_scrapers_spell_them() {
         let check = |value, expected: &str| assert_eq!(number(value), expected);
-        check(1.0, "1.0");
+        check(1.0, "1");
         check(0.00005, "0.00005");
         check(2.5, "2.5");
         check(f64::INFINITY, "+Inf");
         check(f64::NEG_INFINITY, "-Inf");
         check(f64::NAN, "NaN");
-        check(1e21, "1000000000000000000000.0");
+        assert_eq!(le(1.0), "1.0");
+        assert_eq!(le(0.00025), "0.00025");
     }
 
     #[test]

@@ -366,7 +366,7 @@ edge_c_total{colour=\"blue\",colour=\"red\"} 7
 edge_c_total{colour=\"blue\",colour=\"blue\"} 0
 # HELP edge_d D.
 # TYPE edge_d gauge
-edge_d -2.0
+edge_d -2
 # HELP edge_e_seconds E.
 # TYPE edge_e_seconds histogram
 edge_e_seconds_bucket{le=\"0.001\"} 1
@@ -376,7 +376,7 @@ edge_e_seconds_sum 3.003
 edge_e_seconds_count 3
 # HELP edge_f F.
 # TYPE edge_f gauge
-edge_f{bucket=\"eu\"} 1.0
+edge_f{bucket=\"eu\"} 1
 ";
         assert_eq!(registry.encode(), expected);
     }
