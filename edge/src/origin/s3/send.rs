@@ -134,6 +134,11 @@ where
         }),
         // The body of an error that cannot be read still leaves its status.
         (Some(raw), _) => Ok(raw),
+        // Connecting is the only thing that the SDK has a deadline for here.
+        (None, Err(SdkError::DispatchFailure(error))) if error.is_timeout() => Err(Error::new(
+            Kind::ConnectionTimeout,
+            "no connection within its deadline",
+        )),
         (None, Err(error)) => Err(Error::from_causes(&error, Kind::HttpProtocolError)),
         (None, Ok(_)) => Err(Error::new(
             Kind::ProxyInternalError,

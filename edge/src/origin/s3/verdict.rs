@@ -256,6 +256,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn a_head_is_judged_by_what_was_asked() {
         let plain = Request::default();
         let content = |length| Ok(Verdict::Content { length, place: None });
