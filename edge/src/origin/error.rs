@@ -190,20 +190,27 @@ impl Kind {
 
     /// Whether it speaks against the bucket as a whole, rather than against one request or one key.
     pub fn counts_against_bucket(self) -> bool {
-        match self {
+        let is_ours = matches!(
+            self,
             Self::BreakerOpen
-            | Self::ChecksumMismatch
-            | Self::ConnectionLimitReached
-            | Self::Forbidden
-            | Self::ObjectChanged
-            | Self::ProxyInternalError
-            | Self::RangeRefused
-            | Self::RedirectRefused
-            | Self::ReplicaMissing
-            | Self::ReplicaStale
-            | Self::RequestRefused => false,
-            _ => true,
-        }
+                | Self::ConnectionLimitReached
+                | Self::ProxyInternalError
+                | Self::ReplicaMissing
+                | Self::ReplicaStale
+        );
+        !is_ours && !self.is_answer()
+    }
+
+    /// Whether the bucket is well and answered, if not as one would wish.
+    pub fn is_answer(self) -> bool {
+        matches!(
+            self,
+            Self::ChecksumMismatch
+                | Self::Forbidden
+                | Self::ObjectChanged
+                | Self::RangeRefused
+                | Self::RequestRefused
+        )
     }
 
     /// Whether an operator has to act before it can get better.

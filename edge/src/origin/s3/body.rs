@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 use http_body_util::BodyExt as _;
 
-use super::exchange::{self, ContentRange, Raw, Request, Verdict};
+use super::send::{Raw, Request};
+use super::verdict::{self, ContentRange, Verdict};
 use super::{Bucket, Check};
 use crate::origin::health::Admission;
 use crate::origin::{AskedRange, Error, Kind, retry};
@@ -243,7 +244,7 @@ impl Body {
             ..Request::default()
         };
         let raw = self.bucket.send(&request).await?;
-        let verdict = exchange::judge(&raw, &request)?;
+        let verdict = verdict::judge(&raw, &request)?;
         if raw.headers.get(header::ETAG) != self.etag.as_ref() {
             return Err(Error::new(Kind::ObjectChanged, "the rest has another ETag"));
         }

@@ -1,10 +1,11 @@
 //! A bucket that breaks, lies and stalls: what comes is whole and right, or it is an error in time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edge::origin::{AskedRange, Kind};
 use origin_sync::bucket::{Fault, Rule};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use super::lab::{Edge, Embedded, drain, noise, once, short};
 

@@ -1,12 +1,13 @@
 //! Breaker, canary and failover.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edge::config;
 use edge::origin::{BreakerState, Kind};
 use origin_sync::bucket::{Fault, Rule};
+use tokio::time::Instant;
 
-use super::lab::{Edge, Embedded, drain, once, short};
+use super::lab::{Edge, Embedded, Place, drain, once, short};
 
 fn refuse(code: &str) -> Rule {
     Rule::new(Fault::Status(403, code.to_owned()))
@@ -98,6 +99,25 @@ async fn credentials_that_are_lost_do_not_turn_what_is_stored_into_a_404() {
     };
     let error = tokio::time::timeout(Duration::from_secs(5), wait).await.unwrap();
     assert_eq!(error.kind, Kind::CredentialsRefused, "{error}");
+}
+
+#[tokio::test]
+async fn credentials_that_are_wrong_are_an_error_and_not_a_404() {
+    let embedded = Embedded::start().await;
+    embedded.place.put("there.js", "1").await;
+    let place = Place {
+        secret: "wrong".to_owned(),
+        ..embedded.place.clone()
+    };
+    let edge = Edge::of(&place, once());
+    for path in ["/there.js", "/missing.js"] {
+        assert_eq!(
+            edge.get(path).await.unwrap_err().kind,
+            Kind::CredentialsRefused,
+            "{path}"
+        );
+    }
+    assert!(edge.counts("edge_origin_errors_total{error=\"credentials_refused\"} 2"));
 }
 
 #[tokio::test]

@@ -157,17 +157,13 @@ impl Edge {
         credentials: config::Credentials,
         timeouts: config::OriginTimeouts,
     ) -> Self {
-        let s3 = config::S3Origin {
+        let config = configuration(config::S3Origin {
             credentials,
             buckets,
             timeouts,
-        };
-        let origin = config::Origin {
-            name: "assets".to_owned(),
-            kind: config::OriginKind::S3(s3),
-        };
+        });
         let (drain, registry) = (Drain::default(), Registry::default());
-        let origins = Origins::start(&configuration(origin), &drain, &registry, Clock::real()).unwrap();
+        let origins = Origins::start(&config, &drain, &registry, Clock::real()).unwrap();
         assert!(origins.find("other").is_none());
         Self {
             origin: origins.find("assets").unwrap(),
@@ -249,7 +245,12 @@ pub(super) fn field(answer: &Answer, name: &str) -> Option<String> {
     answer.headers.get(name).map(text)
 }
 
-fn configuration(origin: config::Origin) -> config::Config {
+/// A configuration with nothing but one origin, called `assets`.
+pub(super) fn configuration(s3: config::S3Origin) -> config::Config {
+    let origin = config::Origin {
+        name: "assets".to_owned(),
+        kind: config::OriginKind::S3(s3),
+    };
     config::Config {
         name: "portico".to_owned(),
         workers: 1,

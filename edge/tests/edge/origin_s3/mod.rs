@@ -7,6 +7,8 @@
     reason = "tests"
 )]
 
+mod connect;
+mod credentials;
 mod faults;
 mod health;
 mod lab;

@@ -4,7 +4,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use edge::config;
 use edge::origin::{Ask, AskedRange, Body, Kind};
 
-use super::lab::{Edge, Embedded, Place, drain, field, noise, short};
+use super::lab::{Edge, Embedded, Place, drain, field, noise};
 
 /// Deadlines that a slow store can keep.
 fn patient() -> config::OriginTimeouts {
@@ -34,7 +34,6 @@ against_every_store! {
     paths_that_no_object_can_have_are_not_asked_for
     an_empty_object_is_whole
     a_large_object_streams_in_pieces
-    credentials_that_are_wrong_are_an_error_and_not_a_404
     a_bucket_that_does_not_exist_is_an_error_and_not_a_404
 }
 
@@ -244,27 +243,6 @@ mod scenario {
             "{} bytes in {pieces} pieces",
             whole.len()
         );
-    }
-
-    pub(super) async fn credentials_that_are_wrong_are_an_error_and_not_a_404(place: &Place) {
-        // Not every store checks a signature: those have nothing to show here.
-        if place.endpoint.contains("127.0.0.1") && std::env::var("EDGE_TEST_S3_UNCHECKED").is_ok() {
-            return;
-        }
-        place.put("there.js", "1").await;
-        let wrong = config::Credentials::Static {
-            access_key_id: place.key_id.clone(),
-            secret_access_key: config::Secret("wrong".to_owned()),
-        };
-        let edge = Edge::with(vec![place.config()], wrong, short());
-        for path in ["/there.js", "/missing.js"] {
-            assert_eq!(
-                edge.get(path).await.unwrap_err().kind,
-                Kind::CredentialsRefused,
-                "{path}"
-            );
-        }
-        assert!(edge.counts("edge_origin_errors_total{error=\"credentials_refused\"} 2"));
     }
 
     pub(super) async fn a_bucket_that_does_not_exist_is_an_error_and_not_a_404(place: &Place) {
