@@ -33,6 +33,8 @@ pub enum Failure {
     Misdirected,
     /// The client refuses every coding there is, identity too.
     NotAcceptable,
+    /// No form that the client takes could be made: too many are in the making, or the body cannot be decoded.
+    NotCoded,
     /// `only-if-cached`, and nothing is.
     OnlyIfCached,
     /// The origin failed, and nothing stale may be served.
@@ -107,6 +109,7 @@ impl Failure {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::NotCoded => StatusCode::SERVICE_UNAVAILABLE,
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Origin { kind, .. } => origin_status(*kind),
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
@@ -127,6 +130,7 @@ impl Failure {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Misdirected => "misdirected",
             Self::NotAcceptable => "not-acceptable",
+            Self::NotCoded => "not-coded",
             Self::OnlyIfCached => "only-if-cached",
             Self::Origin { kind, .. } => kind.token(),
             Self::Panicked => "panicked",
@@ -172,6 +176,9 @@ impl Failure {
             Self::Origin { retry_after, .. } => {
                 let seconds = retry_after.map_or(1, |after| after.as_secs().max(1));
                 fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            Self::NotCoded => {
+                fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Unauthorized => {
                 fields.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

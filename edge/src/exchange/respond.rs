@@ -155,7 +155,8 @@ impl Exchange {
                 let fields = intake::form_fields(head, coding, suffix);
                 Ok(Answer { status: head.status, fields, body: Body::Inflight(reader), coding })
             }
-            // Too many forms are being made: the origin's own will do, unless the client refuses it.
+            None if !takes_own(&request.headers, head) => Err(error::Failure::NotCoded),
+            // Too many forms are being made, or the coder failed: the origin's own will do.
             None => match subject {
                 Subject::Stored(stored) => {
                     let own = stored.own_form().ok_or_else(error::no_origin)?;
@@ -287,6 +288,11 @@ fn plan_decoded(accepted: AcceptEncoding, subject: &Subject) -> Plan {
         },
         Subject::Arriving(_) => Plan::Coded(Coding::Identity, recode::DECODED),
     }
+}
+
+/// Whether the client takes the form that the origin keeps.
+fn takes_own(request: &HeaderMap, head: &Head) -> bool {
+    AcceptEncoding::parse(request.get_all(ACCEPT_ENCODING)).accepts(head.coding)
 }
 
 fn evaluate(request: &Request, head: &Head, etag: Option<&HeaderValue>) -> precondition::Outcome {
