@@ -100,8 +100,8 @@ impl TestClient {
         matches!(read, Ok(count) if count > 0)
     }
 
-    /// Takes `count` bytes; panics at an end before.
-    async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+    /// Takes `count` bytes; `None` at an end before.
+    pub(crate) async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.received.len() < count {
             if !self.more().await {
                 return None;
@@ -133,17 +133,8 @@ impl TestClient {
 
     /// One HTTP/1 response; `None` when the connection ends instead, or in the midst of it.
     pub(crate) async fn try_answer(&mut self, to_head: bool) -> Option<Answer> {
-        let end = loop {
-            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at + 4;
-            }
-            if !self.more().await {
-                return None;
-            }
-        };
-        let head = String::from_utf8(self.take(end).await?).unwrap();
-        let status = head[9..12].parse().unwrap();
-        let mut answer = Answer { status, head, body: Vec::new() };
+        let mut answer = self.head().await?;
+        let status = answer.status;
         if to_head || status == 204 || status == 304 {
             return Some(answer);
         }
@@ -156,6 +147,21 @@ impl TestClient {
             answer.body = self.rest().await;
         }
         Some(answer)
+    }
+
+    /// The head of an HTTP/1 response; its body is left where it is. `None` when the connection ends instead.
+    pub(crate) async fn head(&mut self) -> Option<Answer> {
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if !self.more().await {
+                return None;
+            }
+        };
+        let head = String::from_utf8(self.take(end).await?).unwrap();
+        let status = head[9..12].parse().unwrap();
+        Some(Answer { status, head, body: Vec::new() })
     }
 
     async fn take_chunks(&mut self) -> Option<Vec<u8>> {

@@ -2,9 +2,16 @@
 
 mod caching;
 mod client;
+mod coding;
+mod collapse;
+mod delivery;
 mod door;
 mod door_h1;
 mod door_h2;
+mod keys;
 mod origin_s3;
+mod purging;
+mod scripted;
+mod stale;
 mod stop;
 mod support;

@@ -71,6 +71,11 @@ impl TestBucket {
         self.server.log().into_iter().filter(|seen| seen.key == key).collect()
     }
 
+    /// Every request so far.
+    pub(crate) fn log(&self) -> Vec<Seen> {
+        self.server.log()
+    }
+
     /// Waits until `key` has been asked for `count` times.
     pub(crate) async fn until_asked(&self, key: &str, count: usize) {
         let enough = |log: &[Seen]| log.iter().filter(|seen| seen.key == key).count() >= count;
@@ -197,4 +202,19 @@ fn text(bucket: SocketAddr, site: &str, tables: &str) -> String {
          buckets = [{{ name = \"{BUCKET}\", region = \"us-east-1\", endpoint = \"http://{bucket}\", path_style = true }}]\n\
          [[site]]\nhosts = [\"{HOST}\"]\norigin = \"assets\"\n{site}\n{tables}\n"
     )
+}
+
+/// All of `futures`, concurrently.
+pub(crate) async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|cx| {
+        for (future, output) in &mut futures {
+            if output.is_none() && let std::task::Poll::Ready(ready) = future.as_mut().poll(cx) {
+                *output = Some(ready);
+            }
+        }
+        if futures.iter().all(|(_, output)| output.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    futures.into_iter().filter_map(|(_, output)| output).collect()
 }
