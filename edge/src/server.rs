@@ -1,13 +1,18 @@
 //! The one place where the parts of a node are joined: everything is bound before anything is served.
 
+mod status;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
+use self::status::Status;
+use crate::admin::{self, Admin, Handles, PurgeMethod};
 use crate::cache::epoch::Epochs;
 use crate::cache::store::{Budget, Memory};
 use crate::clock::Clock;
@@ -30,6 +35,9 @@ pub enum Error {
     /// The access log.
     #[error("cannot open the access log")]
     AccessLog(#[source] io::Error),
+    /// The admin listener.
+    #[error("cannot listen for the operator on {0}")]
+    Admin(String, #[source] io::Error),
     /// An address is taken, or not ours.
     #[error(transparent)]
     Bind(#[from] listener::BindError),
@@ -48,6 +56,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Node {
     addresses: Vec<(Kind, SocketAddr)>,
+    admin_url: Option<String>,
     workers: Workers,
     parts: Reloadable,
 }
@@ -62,6 +71,9 @@ struct Reloadable {
     sinks: Arc<Sinks>,
     registry: Registry,
     drain: Drain,
+    /// The operator's side ends last, so that a drain can be watched.
+    admin_drain: Drain,
+    admin: Admin,
     readiness: Readiness,
     control: Handle,
 }
@@ -78,6 +90,7 @@ impl Node {
         crate::telemetry::process::register(&registry, clock.now());
         let bound = listener::bind(&config.listen, config.workers)?;
         let addresses: Vec<_> = bound.iter().map(|bound| (bound.kind, bound.address)).collect();
+        let operator = bind_admin(&config.admin)?;
         let mut limits = config.limits.clone();
         limits.connections = listener::connections_max(limits.connections);
 
@@ -87,9 +100,25 @@ impl Node {
             Certificates::open(&config.certificates, clock.clone(), readiness.clone(), &registry);
         let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &registry)?;
         let origins = Origins::start(&config, &drain, &registry, clock.clone())?;
+        let routes = routes(&config, origins, https_port(&config, &addresses));
+        let cache = cache(&config.cache, &registry);
+
+        let shown = Arc::new(OnceLock::new());
+        let admin_drain = Drain::default();
+        let asked = Arc::clone(&shown);
+        let handles = Handles {
+            clock: clock.clone(),
+            drain: admin_drain.clone(),
+            registry: registry.clone(),
+            readiness: readiness.clone(),
+            epochs: Arc::clone(&cache.epochs),
+            status: Box::new(move || asked.get().map(Status::members).unwrap_or_default()),
+        };
+        let admin = Admin::new(&config, Arc::clone(&routes.router), handles);
         let exchange = Exchange::start(Parts {
-            routes: routes(&config, origins, https_port(&config, &addresses)),
-            cache: cache(&config.cache, &registry),
+            routes,
+            cache,
+            purge_method: purge_method(&admin),
             sinks: Arc::clone(&sinks),
             clock: clock.clone(),
             control: control.clone(),
@@ -99,20 +128,48 @@ impl Node {
             patience: exchange::PATIENCE,
         })
         .map_err(Error::Thread)?;
+        let status = Status {
+            addresses: addresses.clone(),
+            certificates: certificates.clone(),
+            exchange: Arc::downgrade(&exchange),
+        };
+        // Nobody else sets it: the cell was made above.
+        let _ = shown.set(status);
 
         let door = Door::new(Arc::clone(&exchange), &limits, clock, drain.clone(), &registry);
         let setup = Setup { door, acceptor, limits, drain: drain.clone(), registry: registry.clone() };
         let workers = Workers::start(bound, setup).map_err(Error::Thread)?;
+        let admin_url = operator.as_ref().map(admin::Listener::url);
+        if let Some(listener) = operator {
+            admin.serve(listener).map_err(Error::Thread)?;
+        }
         certificates.watch(&drain);
         readiness.set(NotReady::Starting, false);
-        let parts =
-            Reloadable { config, file, exchange, certificates, sinks, registry, drain, readiness, control: control.clone() };
-        Ok(Self { addresses, workers, parts })
+        let control = control.clone();
+        let parts = Reloadable {
+            config,
+            file,
+            exchange,
+            certificates,
+            sinks,
+            registry,
+            drain,
+            admin_drain,
+            admin,
+            readiness,
+            control,
+        };
+        Ok(Self { addresses, admin_url, workers, parts })
     }
 
     /// Where clients come in, with the ports that were chosen where 0 was asked for.
     pub fn addresses(&self) -> &[(Kind, SocketAddr)] {
         &self.addresses
+    }
+
+    /// Where the operator comes in, if there is a listener for that.
+    pub fn admin_url(&self) -> Option<&str> {
+        self.admin_url.as_deref()
     }
 
     /// The request path.
@@ -139,9 +196,9 @@ impl Node {
     pub async fn run(self, signals: Signals) -> Ended {
         let Self { workers, parts, .. } = self;
         let (plan, drain, readiness) = (parts.config.drain.clone(), parts.drain.clone(), parts.readiness.clone());
-        let sinks = Arc::clone(&parts.sinks);
+        let (sinks, admin_drain) = (Arc::clone(&parts.sinks), parts.admin_drain.clone());
         let ended = lifecycle::run(signals, parts, &plan, &drain, &readiness, workers).await;
-        finish_log(sinks).await;
+        finish(&admin_drain, sinks).await;
         ended
     }
 
@@ -151,14 +208,15 @@ impl Node {
         let ended = lifecycle::orderly(&parts.config.drain, &parts.drain, &parts.readiness, &mut workers).await;
         // Joining threads blocks; they end as soon as they are told.
         let _ = tokio::task::spawn_blocking(move || workers.end()).await;
-        finish_log(parts.sinks).await;
+        finish(&parts.admin_drain, parts.sinks).await;
         ended
     }
 }
 
-/// Writes out the last lines of the access log.
-async fn finish_log(sinks: Arc<Sinks>) {
-    let _ = tokio::task::spawn_blocking(move || sinks.access.finish(std::time::Duration::from_secs(2))).await;
+/// Ends what is left when the data plane has ended: the operator's side, and the last lines of the access log.
+async fn finish(admin: &Drain, sinks: Arc<Sinks>) {
+    admin.finish(Duration::from_secs(1)).await;
+    let _ = tokio::task::spawn_blocking(move || sinks.access.finish(Duration::from_secs(2))).await;
 }
 
 impl Orders for Reloadable {
@@ -207,17 +265,42 @@ impl Reloadable {
             }
         }
         let port = self.exchange.routes().https_port;
-        self.exchange.reload(routes(&config, origins, port));
+        let routes = routes(&config, origins, port);
+        self.admin.apply(&config, Arc::clone(&routes.router));
+        self.exchange.reload(routes);
         self.certificates.configure(&config.certificates);
         self.config = config;
         tracing::info!(file = %file.display(), "configuration reloaded");
     }
 }
 
+fn bind_admin(config: &config::Admin) -> Result<Option<admin::Listener>, Error> {
+    let Some(listen) = &config.listen else { return Ok(None) };
+    let failed = |error| match listen {
+        config::AdminListen::Tcp(address) => Error::Admin(address.to_string(), error),
+        config::AdminListen::Unix(path) => Error::Admin(path.display().to_string(), error),
+    };
+    admin::bind(listen).map(Some).map_err(failed)
+}
+
+/// How a site that allows it answers `PURGE`: the exchange cannot know the admin side, which stands above it.
+fn purge_method(admin: &Admin) -> exchange::PurgeMethod {
+    let admin = admin.clone();
+    exchange::PurgeMethod(Box::new(move |request| {
+        let asked = PurgeMethod {
+            host: &request.host,
+            target: &request.target,
+            headers: &request.headers,
+            client: request.client,
+        };
+        admin.purge_method(&asked)
+    }))
+}
+
 fn routes(config: &Config, origins: Origins, https_port: u16) -> Routes {
     let via = HeaderValue::try_from(format!("1.1 {}", config.name));
     Routes {
-        router: Router::new(config),
+        router: Arc::new(Router::new(config)),
         origins,
         name: config.name.clone(),
         via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 portico")),

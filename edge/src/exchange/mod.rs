@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -54,6 +55,7 @@ pub struct Exchange {
     routes: ArcSwap<Routes>,
     cache: Cache,
     forms: recode::Forms,
+    purge_method: PurgeMethod,
     sinks: Arc<Sinks>,
     clock: Clock,
     control: Handle,
@@ -71,6 +73,8 @@ pub struct Parts {
     pub routes: Routes,
     /// What is kept.
     pub cache: Cache,
+    /// How `PURGE` is answered.
+    pub purge_method: PurgeMethod,
     /// Where records go.
     pub sinks: Arc<Sinks>,
     /// The time.
@@ -85,6 +89,15 @@ pub struct Parts {
     pub recode_share: f64,
     /// How long to wait for the origin when something stale stands by.
     pub patience: Duration,
+}
+
+/// Answers the `PURGE` method on sites that allow it: the operator's side, which knows tokens.
+pub struct PurgeMethod(pub Box<dyn Fn(&Request) -> http::Response<Bytes> + Send + Sync>);
+
+impl std::fmt::Debug for PurgeMethod {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PurgeMethod(..)")
+    }
 }
 
 /// The cache's parts.
@@ -106,7 +119,7 @@ pub struct Cache {
 #[derive(Debug)]
 pub struct Routes {
     /// Host and path to site and rule.
-    pub router: Router,
+    pub router: Arc<Router>,
     /// Origins by name.
     pub origins: Origins,
     /// The cache's name in Cache-Status.
@@ -157,6 +170,7 @@ impl Exchange {
             routes: ArcSwap::from_pointee(parts.routes),
             cache: parts.cache,
             forms,
+            purge_method: parts.purge_method,
             sinks: parts.sinks,
             clock: parts.clock,
             control: parts.control,
@@ -344,6 +358,10 @@ impl Exchange {
     }
 
     fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
+        if request.method.as_str() == "PURGE" && site.settings().purge_method {
+            let (head, body) = (self.purge_method.0)(&request).into_parts();
+            return self.plain(request, site.shared_name(), head.status, head.headers, Body::Full(body), None);
+        }
         let preflight = (request.method == Method::OPTIONS).then(|| site.preflight(&request.headers)).flatten();
         let Some(preflight) = preflight else { return self.fail(request, Some(site), Failure::MethodNotAllowed) };
         let fields = preflight.iter().cloned().collect();
