@@ -25,6 +25,7 @@ impl Record {
         Box::new(Self(Some(Box::new(written))))
     }
 
+    #[expect(clippy::boxed_local, reason = "a record travels in its box")]
     /// The exchange has ended: `sent` bytes of content were handed to the connection.
     pub fn finish(self: Box<Self>, sent: u64, end: End) {
         if let Some(written) = self.0 {

@@ -69,7 +69,9 @@ impl Answer for Script {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if ![Method::GET, Method::HEAD].contains(&request.method) {
             let mut response = self.response(405, Body::Empty);
-            response.headers.insert("allow", HeaderValue::from_static("GET, HEAD"));
+            response
+                .headers
+                .insert("allow", HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         let path = request.target.path();
@@ -140,21 +142,54 @@ impl TestDoor {
         let acceptor = tls::Acceptor::new(resolver, &registry).unwrap();
         let (drain, script) = (Drain::default(), Arc::new(Script::default()));
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listen = Listen { https: vec![any], http: vec![any], plain: vec![any], ..Listen::default() };
+        let listen = Listen {
+            https: vec![any],
+            http: vec![any],
+            plain: vec![any],
+            ..Listen::default()
+        };
         let bound = listener::bind(&listen, 2).unwrap();
         let address = |kind| bound.iter().find(|one| one.kind == kind).unwrap().address;
-        let (https, plain, redirect) = (address(Kind::Https), address(Kind::Plain), address(Kind::Redirect));
-        let door = Door::new(Arc::clone(&script), &limits, Clock::real(), drain.clone(), &registry);
-        let setup = Setup { door, acceptor, limits, drain: drain.clone(), registry: registry.clone() };
+        let (https, plain, redirect) = (
+            address(Kind::Https),
+            address(Kind::Plain),
+            address(Kind::Redirect),
+        );
+        let door = Door::new(
+            Arc::clone(&script),
+            &limits,
+            Clock::real(),
+            drain.clone(),
+            &registry,
+        );
+        let setup = Setup {
+            door,
+            acceptor,
+            limits,
+            drain: drain.clone(),
+            registry: registry.clone(),
+        };
         let workers = Workers::start(bound, setup).unwrap();
         let ca = ca.certificate();
-        Self { https, plain, redirect, script, registry, drain, workers, ca, _folder: folder }
+        Self {
+            https,
+            plain,
+            redirect,
+            script,
+            registry,
+            drain,
+            workers,
+            ca,
+            _folder: folder,
+        }
     }
 
     /// The value of a metric's line.
     pub(crate) fn metric(&self, line: &str) -> u64 {
         let all = self.registry.encode();
-        let found = all.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok());
+        let found = all
+            .lines()
+            .find_map(|text| text.strip_prefix(line)?.trim().parse().ok());
         found.unwrap_or_else(|| panic!("no {line} in {all}"))
     }
 
