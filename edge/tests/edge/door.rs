@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use edge::cache::inflight::{self, Broken};
@@ -22,6 +22,9 @@ use edge::telemetry::metrics::Registry;
 use edge::tls;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
+
+/// What `/big/<count>` is cut from.
+static BIG: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 64 << 20].into());
 
 /// Answers by path, and remembers what it was asked.
 #[derive(Debug, Default)]
@@ -86,7 +89,7 @@ impl Answer for Script {
             "/304" => return self.response(304, Body::Empty),
             "/parts" => Body::Parts([&b"a"[..], b"bc"].map(Bytes::from_static).into()),
             _ => match path.strip_prefix("/big/") {
-                Some(count) => Body::Full(Bytes::from(vec![b'x'; count.parse().unwrap()])),
+                Some(count) => Body::Full(BIG.slice(..count.parse::<usize>().unwrap())),
                 None => Body::Full(format!("{} {} {}", request.method, request.host, request.target).into()),
             },
         };
@@ -133,7 +136,7 @@ impl TestDoor {
 
     pub(crate) fn with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let now = SystemTime::from(Clock::real().now().to_system_time());
+        let now = Clock::real().now().to_system_time();
         let ca = certs::DevCa::open_or_create(folder.path(), now).unwrap();
         let pair = ca.issue(&["localhost".into()], &[], now).unwrap();
         let bundle = certs::load(&pair.chain, &pair.key, now).unwrap();
