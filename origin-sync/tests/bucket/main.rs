@@ -1,6 +1,14 @@
 //! The bucket, seen from outside: through the client of AWS, and through bare sockets where HTTP is broken on
 //! purpose.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod access;
 mod faults;
 mod objects;
