@@ -1,19 +1,19 @@
 //! Portico's edge node.
 
-pub mod server;
-pub mod lifecycle;
-pub mod demo;
 pub mod admin;
-pub mod listener;
-pub mod http;
-pub mod tls;
-pub mod exchange;
-pub mod site;
-pub mod origin;
 pub mod cache;
-pub mod representation;
-pub mod fields;
-pub mod config;
-pub mod telemetry;
-pub mod drain;
 pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod drain;
+pub mod exchange;
+pub mod fields;
+pub mod http;
+pub mod lifecycle;
+pub mod listener;
+pub mod origin;
+pub mod representation;
+pub mod server;
+pub mod site;
+pub mod telemetry;
+pub mod tls;

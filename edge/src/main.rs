@@ -27,7 +27,13 @@ enum Command {
     /// Read a configuration file, say all that is wrong with it, and start nothing
     Check {
         /// The configuration file
-        #[arg(short, long, value_name = "FILE", default_value = "edge.toml", env = "EDGE_CONFIG")]
+        #[arg(
+            short,
+            long,
+            value_name = "FILE",
+            default_value = "edge.toml",
+            env = "EDGE_CONFIG"
+        )]
         config: PathBuf,
     },
     /// Serve a sample site from an embedded bucket: no account, no network, no root
@@ -37,7 +43,13 @@ enum Command {
     /// Serve
     Run {
         /// The configuration file
-        #[arg(short, long, value_name = "FILE", default_value = "edge.toml", env = "EDGE_CONFIG")]
+        #[arg(
+            short,
+            long,
+            value_name = "FILE",
+            default_value = "edge.toml",
+            env = "EDGE_CONFIG"
+        )]
         config: PathBuf,
     },
     /// Show how a node is
@@ -59,9 +71,15 @@ fn main() -> ExitCode {
 }
 
 /// Asks a running node.
-fn ask(question: impl AsyncFnOnce(&mut Stdout, &mut Stderr) -> client::Exit) -> Result<ExitCode, Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(question(&mut std::io::stdout(), &mut std::io::stderr())).into())
+fn ask(
+    question: impl AsyncFnOnce(&mut Stdout, &mut Stderr) -> client::Exit,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime
+        .block_on(question(&mut std::io::stdout(), &mut std::io::stderr()))
+        .into())
 }
 
 /// What is served.
@@ -75,15 +93,23 @@ fn check(path: &Path) -> Result<ExitCode, Box<dyn Error>> {
     for warning in &checked.warnings {
         tell(&format!("{}: warning: {warning}", path.display()));
     }
-    say(&format!("{}: good: {} sites, {} origins", path.display(), checked.config.sites.len(), checked.config.origins.len()));
+    say(&format!(
+        "{}: good: {} sites, {} origins",
+        path.display(),
+        checked.config.sites.len(),
+        checked.config.origins.len()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
 fn serve(what: What) -> Result<ExitCode, Box<dyn Error>> {
     let log = log::start()?;
     let clock = Clock::real();
-    let control =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
     let code = control.block_on(async {
         let signals = Signals::listen()?;
         let demo = match &what {
@@ -125,7 +151,10 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-#[expect(clippy::print_stdout, reason = "what the user asked for goes to standard output")]
+#[expect(
+    clippy::print_stdout,
+    reason = "what the user asked for goes to standard output"
+)]
 fn say(text: &str) {
     println!("{text}");
 }

@@ -84,7 +84,12 @@ impl Node {
     /// # Errors
     ///
     /// When an address, a file or a thread cannot be had; then nothing is left running.
-    pub fn start(config: Config, file: Option<PathBuf>, clock: Clock, control: Handle) -> Result<Self, Error> {
+    pub fn start(
+        config: Config,
+        file: Option<PathBuf>,
+        clock: Clock,
+        control: Handle,
+    ) -> Result<Self, Error> {
         let _control = control.enter();
         let (registry, drain, readiness) = (Registry::default(), Drain::default(), Readiness::default());
         crate::telemetry::process::register(&registry, clock.now());
@@ -94,7 +99,8 @@ impl Node {
         let mut limits = config.limits.clone();
         limits.connections = listener::connections_max(limits.connections);
 
-        let sinks = Sinks::new(&registry, config.log.access.as_ref(), clock.clone()).map_err(Error::AccessLog)?;
+        let sinks =
+            Sinks::new(&registry, config.log.access.as_ref(), clock.clone()).map_err(Error::AccessLog)?;
         let sinks = Arc::new(sinks);
         let certificates =
             Certificates::open(&config.certificates, clock.clone(), readiness.clone(), &registry);
@@ -103,16 +109,15 @@ impl Node {
         let routes = routes(&config, origins, https_port(&config, &addresses));
         let cache = cache(&config.cache, &registry);
 
-        let shown = Arc::new(OnceLock::new());
+        let status = Arc::new(OnceLock::new());
         let admin_drain = Drain::default();
-        let asked = Arc::clone(&shown);
         let handles = Handles {
             clock: clock.clone(),
             drain: admin_drain.clone(),
             registry: registry.clone(),
             readiness: readiness.clone(),
             epochs: Arc::clone(&cache.epochs),
-            status: Box::new(move || asked.get().map(Status::members).unwrap_or_default()),
+            status: status_of(&status),
         };
         let admin = Admin::new(&config, Arc::clone(&routes.router), handles);
         let exchange = Exchange::start(Parts {
@@ -128,16 +133,17 @@ impl Node {
             patience: exchange::PATIENCE,
         })
         .map_err(Error::Thread)?;
-        let status = Status {
-            addresses: addresses.clone(),
-            certificates: certificates.clone(),
-            exchange: Arc::downgrade(&exchange),
-        };
         // Nobody else sets it: the cell was made above.
-        let _ = shown.set(status);
+        let _ = status.set(Status::new(&addresses, &certificates, &exchange));
 
         let door = Door::new(Arc::clone(&exchange), &limits, clock, drain.clone(), &registry);
-        let setup = Setup { door, acceptor, limits, drain: drain.clone(), registry: registry.clone() };
+        let setup = Setup {
+            door,
+            acceptor,
+            limits,
+            drain: drain.clone(),
+            registry: registry.clone(),
+        };
         let workers = Workers::start(bound, setup).map_err(Error::Thread)?;
         let admin_url = operator.as_ref().map(admin::Listener::url);
         if let Some(listener) = operator {
@@ -159,7 +165,12 @@ impl Node {
             readiness,
             control,
         };
-        Ok(Self { addresses, admin_url, workers, parts })
+        Ok(Self {
+            addresses,
+            admin_url,
+            workers,
+            parts,
+        })
     }
 
     /// Where clients come in, with the ports that were chosen where 0 was asked for.
@@ -195,7 +206,11 @@ impl Node {
     /// Serves until a signal says stop, then drains.
     pub async fn run(self, signals: Signals) -> Ended {
         let Self { workers, parts, .. } = self;
-        let (plan, drain, readiness) = (parts.config.drain.clone(), parts.drain.clone(), parts.readiness.clone());
+        let (plan, drain, readiness) = (
+            parts.config.drain.clone(),
+            parts.drain.clone(),
+            parts.readiness.clone(),
+        );
         let (sinks, admin_drain) = (Arc::clone(&parts.sinks), parts.admin_drain.clone());
         let ended = lifecycle::run(signals, parts, &plan, &drain, &readiness, workers).await;
         finish(&admin_drain, sinks).await;
@@ -204,8 +219,11 @@ impl Node {
 
     /// Drains without waiting for a signal.
     pub async fn stop(self) -> Ended {
-        let Self { mut workers, parts, .. } = self;
-        let ended = lifecycle::orderly(&parts.config.drain, &parts.drain, &parts.readiness, &mut workers).await;
+        let Self {
+            mut workers, parts, ..
+        } = self;
+        let ended =
+            lifecycle::orderly(&parts.config.drain, &parts.drain, &parts.readiness, &mut workers).await;
         // Joining threads blocks; they end as soon as they are told.
         let _ = tokio::task::spawn_blocking(move || workers.end()).await;
         finish(&parts.admin_drain, parts.sinks).await;
@@ -275,12 +293,22 @@ impl Reloadable {
 }
 
 fn bind_admin(config: &config::Admin) -> Result<Option<admin::Listener>, Error> {
-    let Some(listen) = &config.listen else { return Ok(None) };
+    let Some(listen) = &config.listen else {
+        return Ok(None);
+    };
     let failed = |error| match listen {
         config::AdminListen::Tcp(address) => Error::Admin(address.to_string(), error),
         config::AdminListen::Unix(path) => Error::Admin(path.display().to_string(), error),
     };
     admin::bind(listen).map(Some).map_err(failed)
+}
+
+/// The status, once there is something to tell of.
+fn status_of(
+    cell: &Arc<OnceLock<Status>>,
+) -> Box<dyn Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync> {
+    let cell = Arc::clone(cell);
+    Box::new(move || cell.get().map(Status::members).unwrap_or_default())
 }
 
 /// How a site that allows it answers `PURGE`: the exchange cannot know the admin side, which stands above it.
@@ -313,7 +341,11 @@ fn cache(config: &config::Cache, registry: &Registry) -> exchange::Cache {
     let in_flight = config.memory_bytes / 4;
     let budget = Budget::new(in_flight);
     let shown = budget.clone();
-    registry.gauge_fn("edge_cache_in_flight_bytes", "Bytes held by bodies in flight.", move || shown.used() as f64);
+    registry.gauge_fn(
+        "edge_cache_in_flight_bytes",
+        "Bytes held by bodies in flight.",
+        move || shown.used() as f64,
+    );
     exchange::Cache {
         memory: Memory::new(config.memory_bytes - in_flight, registry),
         epochs: Arc::new(Epochs::default()),
@@ -325,6 +357,13 @@ fn cache(config: &config::Cache, registry: &Registry) -> exchange::Cache {
 
 /// The port that redirects name: the configured one, or the one that was chosen for port 0.
 fn https_port(config: &Config, addresses: &[(Kind, SocketAddr)]) -> u16 {
-    let bound = addresses.iter().find(|(kind, _)| *kind == Kind::Https).map(|(_, address)| address.port());
-    if config.listen.https_port != 0 { config.listen.https_port } else { bound.unwrap_or(443) }
+    let bound = addresses
+        .iter()
+        .find(|(kind, _)| *kind == Kind::Https)
+        .map(|(_, address)| address.port());
+    if config.listen.https_port != 0 {
+        config.listen.https_port
+    } else {
+        bound.unwrap_or(443)
+    }
 }

@@ -92,7 +92,9 @@ pub struct Parts {
 }
 
 /// Answers the `PURGE` method on sites that allow it: the operator's side, which knows tokens.
-pub struct PurgeMethod(pub Box<dyn Fn(&Request) -> http::Response<Bytes> + Send + Sync>);
+pub struct PurgeMethod(pub Box<Purger>);
+
+type Purger = dyn Fn(&Request) -> http::Response<Bytes> + Send + Sync;
 
 impl std::fmt::Debug for PurgeMethod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -215,17 +217,30 @@ impl Exchange {
             Ok(key) => key,
             Err(why) => return self.fail(request, Some(&site), Failure::BadPath(why)),
         };
-        let routed = Routed { site_name: site.shared_name(), routes, site, key };
+        let routed = Routed {
+            site_name: site.shared_name(),
+            routes,
+            site,
+            key,
+        };
         let now = self.clock.now();
         let strict = routed.site.settings().strict;
-        match lookup::lookup(&self.cache.memory, &self.cache.epochs, &routed.key, &request, strict, now) {
+        match lookup::lookup(
+            &self.cache.memory,
+            &self.cache.epochs,
+            &routed.key,
+            &request,
+            strict,
+            now,
+        ) {
             Lookup::Fresh(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::StaleAllowed(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::WhileRevalidating(stored) => {
                 if let Some(order) = order(&request, &routed, Some(Arc::clone(&stored))) {
                     self.revalidate(order);
                 }
-                self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate)).await
+                self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate))
+                    .await
             }
             Lookup::Forward { why, stale } => self.forward(request, &routed, why, stale).await,
             Lookup::OnlyIfCached => self.fail(request, Some(&routed.site), Failure::OnlyIfCached),
@@ -247,10 +262,21 @@ impl Exchange {
         };
         let location = format!("https://{}{port}{}", request.host, request.target);
         let Ok(location) = HeaderValue::try_from(location) else {
-            return self.fail(request, Some(&site), Failure::BadRequest(error::BadRequest::TargetCharacter));
+            return self.fail(
+                request,
+                Some(&site),
+                Failure::BadRequest(error::BadRequest::TargetCharacter),
+            );
         };
         let fields = HeaderMap::from_iter([(LOCATION, location)]);
-        self.plain(request, site.shared_name(), StatusCode::PERMANENT_REDIRECT, fields, Body::Empty, None)
+        self.plain(
+            request,
+            site.shared_name(),
+            StatusCode::PERMANENT_REDIRECT,
+            fields,
+            Body::Empty,
+            None,
+        )
     }
 
     /// Answers a request that did not pass the validator.
@@ -283,8 +309,12 @@ impl Exchange {
             None => (Outcome::Hit, None),
             stale => (Outcome::HitStale, stale),
         };
-        let status = Status { handling: Handling::Hit { ttl }, detail };
-        self.respond(request, routed, Subject::Stored(stored), status, outcome).await
+        let status = Status {
+            handling: Handling::Hit { ttl },
+            detail,
+        };
+        self.respond(request, routed, Subject::Stored(stored), status, outcome)
+            .await
     }
 
     /// Asks the origin, and answers with what came: a new response, the stored one confirmed, or the stale one after all.
@@ -311,8 +341,18 @@ impl Exchange {
         match outcome.fetched {
             Fetched::Stored(stored) => {
                 let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
-                let status = Status { handling: forwarded(Some(304), true, Some(ttl)), detail: None };
-                self.respond(request, routed, Subject::Stored(stored), status, Outcome::Revalidated).await
+                let status = Status {
+                    handling: forwarded(Some(304), true, Some(ttl)),
+                    detail: None,
+                };
+                self.respond(
+                    request,
+                    routed,
+                    Subject::Stored(stored),
+                    status,
+                    Outcome::Revalidated,
+                )
+                .await
             }
             Fetched::Arriving(arriving) => {
                 let arriving = match asked_range(&request, &arriving) {
@@ -321,23 +361,53 @@ impl Exchange {
                 };
                 let detail = arriving.not_stored.map(Detail::NotStored);
                 let code = arriving.head.status.as_u16();
-                let status = Status { handling: forwarded(Some(code), arriving.not_stored.is_none(), None), detail };
-                let outcome = if collapsed { Outcome::Collapsed } else { Outcome::Miss };
-                self.respond(request, routed, Subject::Arriving(arriving), status, outcome).await
+                let status = Status {
+                    handling: forwarded(Some(code), arriving.not_stored.is_none(), None),
+                    detail,
+                };
+                let outcome = if collapsed {
+                    Outcome::Collapsed
+                } else {
+                    Outcome::Miss
+                };
+                self.respond(request, routed, Subject::Arriving(arriving), status, outcome)
+                    .await
             }
             Fetched::Failed(error) => {
                 let Some(stale) = stale.filter(|stale| stale.on_error) else {
                     return self.fail(request, Some(&routed.site), Failure::from_origin(&error));
                 };
                 let detail = Some(Detail::StaleOnError(error.kind.token()));
-                let status = Status { handling: forwarded(None, false, None), detail };
-                self.respond(request, routed, Subject::Stored(stale.stored), status, Outcome::StaleError).await
+                let status = Status {
+                    handling: forwarded(None, false, None),
+                    detail,
+                };
+                self.respond(
+                    request,
+                    routed,
+                    Subject::Stored(stale.stored),
+                    status,
+                    Outcome::StaleError,
+                )
+                .await
             }
             Fetched::Slow => {
-                let Some(stale) = stale else { return self.fail(request, Some(&routed.site), error::no_origin()) };
+                let Some(stale) = stale else {
+                    return self.fail(request, Some(&routed.site), error::no_origin());
+                };
                 let detail = Some(Detail::StaleOnError("http_response_timeout"));
-                let status = Status { handling: forwarded(None, false, None), detail };
-                self.respond(request, routed, Subject::Stored(stale.stored), status, Outcome::StaleError).await
+                let status = Status {
+                    handling: forwarded(None, false, None),
+                    detail,
+                };
+                self.respond(
+                    request,
+                    routed,
+                    Subject::Stored(stale.stored),
+                    status,
+                    Outcome::StaleError,
+                )
+                .await
             }
         }
     }
@@ -360,26 +430,60 @@ impl Exchange {
     fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
         if request.method.as_str() == "PURGE" && site.settings().purge_method {
             let (head, body) = (self.purge_method.0)(&request).into_parts();
-            return self.plain(request, site.shared_name(), head.status, head.headers, Body::Full(body), None);
+            return self.plain(
+                request,
+                site.shared_name(),
+                head.status,
+                head.headers,
+                Body::Full(body),
+                None,
+            );
         }
-        let preflight = (request.method == Method::OPTIONS).then(|| site.preflight(&request.headers)).flatten();
-        let Some(preflight) = preflight else { return self.fail(request, Some(site), Failure::MethodNotAllowed) };
+        let preflight = (request.method == Method::OPTIONS)
+            .then(|| site.preflight(&request.headers))
+            .flatten();
+        let Some(preflight) = preflight else {
+            return self.fail(request, Some(site), Failure::MethodNotAllowed);
+        };
         let fields = preflight.iter().cloned().collect();
-        self.plain(request, site.shared_name(), StatusCode::NO_CONTENT, fields, Body::Empty, None)
+        self.plain(
+            request,
+            site.shared_name(),
+            StatusCode::NO_CONTENT,
+            fields,
+            Body::Empty,
+            None,
+        )
     }
 
     /// Whether this node wants traffic, for DNS health checks. No site is asked, and no origin.
     fn ready(self: &Arc<Self>, request: Request) -> Response {
         let ready = self.readiness.is_ready();
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         let mut text = String::from(if ready { "ready\n" } else { "not ready:" });
-        self.readiness.reasons().for_each(|reason| text.extend([" ", reason.token()]));
+        self.readiness
+            .reasons()
+            .for_each(|reason| text.extend([" ", reason.token()]));
         let fields = HeaderMap::from_iter([
-            (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+            (
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/plain; charset=utf-8"),
+            ),
             (http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             (CONTENT_LENGTH, HeaderValue::from(text.len())),
         ]);
-        self.plain(request, Arc::clone(&self.nowhere), status, fields, Body::Full(text.into()), None)
+        self.plain(
+            request,
+            Arc::clone(&self.nowhere),
+            status,
+            fields,
+            Body::Full(text.into()),
+            None,
+        )
     }
 
     /// Answers with a failure: its status, its fields, and a body that suits the path.
@@ -389,7 +493,12 @@ impl Exchange {
         let mut fields = failure.fields(if embeds { "GET, HEAD, OPTIONS" } else { "GET, HEAD" });
         let path = request.target.path();
         if let Some(site) = site {
-            fields.extend(site.rule(path).fields(request.scheme == Scheme::Https).iter().cloned());
+            fields.extend(
+                site.rule(path)
+                    .fields(request.scheme == Scheme::Https)
+                    .iter()
+                    .cloned(),
+            );
         }
         let body = error::fill(&mut fields, status, path);
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -413,9 +522,18 @@ impl Exchange {
         body: Body,
         outcome: Option<Outcome>,
     ) -> Response {
-        let body = if request.method == Method::HEAD { Body::Empty } else { body };
+        let body = if request.method == Method::HEAD {
+            Body::Empty
+        } else {
+            body
+        };
         let record = Box::new(Record::new(&self.sinks, request, &site, status, outcome));
-        Response { status, headers, body, record }
+        Response {
+            status,
+            headers,
+            body,
+            record,
+        }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -449,7 +567,10 @@ fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
         return None;
     }
     match range::select(asked, arriving.length?) {
-        Selection::Single(part) => Some(AskedRange::From { first: part.start, last: Some(part.end - 1) }),
+        Selection::Single(part) => Some(AskedRange::From {
+            first: part.start,
+            last: Some(part.end - 1),
+        }),
         _ => None,
     }
 }

@@ -96,7 +96,12 @@ async fn stop(
 }
 
 /// Stops in order, whatever signals come.
-pub async fn orderly(plan: &config::Drain, drain: &Drain, readiness: &Readiness, workers: &mut Workers) -> Ended {
+pub async fn orderly(
+    plan: &config::Drain,
+    drain: &Drain,
+    readiness: &Readiness,
+    workers: &mut Workers,
+) -> Ended {
     readiness.set(NotReady::Draining, true);
     if !plan.delay.is_zero() {
         tracing::info!(

@@ -1,7 +1,7 @@
 //! What `/v1/status` says of the parts that the admin side does not know: listeners, cache, origins, certificates, sites.
 
 use std::net::SocketAddr;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use serde_json::{Map, Value, json};
 
@@ -15,12 +15,24 @@ use crate::tls::reload::Certificates;
 /// Where the parts are. The exchange is held weakly, for it holds the admin side that asks.
 #[derive(Debug)]
 pub(super) struct Status {
-    pub(super) addresses: Vec<(Kind, SocketAddr)>,
-    pub(super) certificates: Certificates,
-    pub(super) exchange: Weak<Exchange>,
+    addresses: Vec<(Kind, SocketAddr)>,
+    certificates: Certificates,
+    exchange: Weak<Exchange>,
 }
 
 impl Status {
+    pub(super) fn new(
+        addresses: &[(Kind, SocketAddr)],
+        certificates: &Certificates,
+        exchange: &Arc<Exchange>,
+    ) -> Self {
+        Self {
+            addresses: addresses.to_owned(),
+            certificates: certificates.clone(),
+            exchange: Arc::downgrade(exchange),
+        }
+    }
+
     /// The members, as JSON.
     pub(super) fn members(&self) -> Map<String, Value> {
         let mut members = Map::new();
@@ -40,9 +52,7 @@ impl Status {
     }
 
     fn certificates(&self) -> Value {
-        let certificate = |bundle: &std::sync::Arc<certs::Bundle>| {
-            json!({"names": bundle.names, "not_after": rfc3339(Timestamp::from(bundle.not_after))})
-        };
+        let certificate = |bundle: &Arc<certs::Bundle>| json!({"names": bundle.names, "not_after": rfc3339(Timestamp::from(bundle.not_after))});
         self.certificates.bundles().iter().map(certificate).collect()
     }
 }
@@ -63,7 +73,9 @@ fn origins(exchange: &Exchange) -> Value {
     let mut origins = Map::new();
     for (name, origin) in exchange.routes().origins.all() {
         let buckets = origin.status().into_iter().map(|bucket| {
-            let error = bucket.last_error.map(|(at, error)| json!({"at": rfc3339(at), "error": error.kind.token()}));
+            let error = bucket
+                .last_error
+                .map(|(at, error)| json!({"at": rfc3339(at), "error": error.kind.token()}));
             json!({
                 "id": &*bucket.id,
                 "breaker": bucket.breaker.token(),
@@ -78,8 +90,6 @@ fn origins(exchange: &Exchange) -> Value {
 
 fn sites(exchange: &Exchange) -> Value {
     let routes = exchange.routes();
-    let site = |site: &std::sync::Arc<crate::site::Site>| {
-        json!({"name": site.name(), "hosts": site.settings().hosts, "origin": site.settings().origin})
-    };
+    let site = |site: &Arc<crate::site::Site>| json!({"name": site.name(), "hosts": site.settings().hosts, "origin": site.settings().origin});
     routes.router.sites().iter().map(site).collect()
 }
