@@ -66,16 +66,106 @@ pub struct Node {
 struct Reloadable {
     config: Config,
     file: Option<PathBuf>,
-    exchange: Arc<Exchange>,
     certificates: Certificates,
-    sinks: Arc<Sinks>,
     registry: Registry,
     drain: Drain,
-    /// The operator's side ends last, so that a drain can be watched.
-    admin_drain: Drain,
-    admin: Admin,
     readiness: Readiness,
     control: Handle,
+    joined: Joined,
+}
+
+/// The request path and the operator's side, which know of each other.
+#[derive(Clone, Debug)]
+struct Joined {
+    exchange: Arc<Exchange>,
+    sinks: Arc<Sinks>,
+    admin: Admin,
+    /// The operator's side ends last, so that a drain can be watched.
+    admin_drain: Drain,
+}
+
+/// Everything that is bound before anything is served.
+struct Sockets {
+    clients: Vec<listener::Bound>,
+    addresses: Vec<(Kind, SocketAddr)>,
+    operator: Option<admin::Listener>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Self, Error> {
+        let clients = listener::bind(&config.listen, config.workers)?;
+        let addresses = clients.iter().map(|bound| (bound.kind, bound.address)).collect();
+        Ok(Self {
+            clients,
+            addresses,
+            operator: bind_admin(&config.admin)?,
+        })
+    }
+}
+
+/// What every part stands on.
+struct Ground {
+    clock: Clock,
+    registry: Registry,
+    drain: Drain,
+    readiness: Readiness,
+    control: Handle,
+}
+
+impl Ground {
+    fn certificates(&self, config: &Config) -> Certificates {
+        Certificates::open(
+            &config.certificates,
+            self.clock.clone(),
+            self.readiness.clone(),
+            &self.registry,
+        )
+    }
+
+    /// Joins the request path with the operator's side.
+    fn join(
+        &self,
+        config: &Config,
+        addresses: &[(Kind, SocketAddr)],
+        certificates: &Certificates,
+    ) -> Result<Joined, Error> {
+        let sinks = Sinks::new(&self.registry, config.log.access.as_ref(), self.clock.clone());
+        let sinks = Arc::new(sinks.map_err(Error::AccessLog)?);
+        let origins = Origins::start(config, &self.drain, &self.registry, self.clock.clone())?;
+        let routes = routes(config, origins, https_port(config, addresses));
+        let cache = cache(&config.cache, &self.registry);
+        let (status, admin_drain) = (Arc::new(OnceLock::new()), Drain::default());
+        let handles = Handles {
+            clock: self.clock.clone(),
+            drain: admin_drain.clone(),
+            registry: self.registry.clone(),
+            readiness: self.readiness.clone(),
+            epochs: Arc::clone(&cache.epochs),
+            status: status_of(&status),
+        };
+        let admin = Admin::new(config, Arc::clone(&routes.router), handles);
+        let parts = Parts {
+            routes,
+            cache,
+            purge_method: purge_method(&admin),
+            sinks: Arc::clone(&sinks),
+            clock: self.clock.clone(),
+            control: self.control.clone(),
+            drain: self.drain.clone(),
+            readiness: self.readiness.clone(),
+            recode_share: config.cache.recode_budget,
+            patience: exchange::PATIENCE,
+        };
+        let exchange = Exchange::start(parts).map_err(Error::Thread)?;
+        // Nobody else sets it: the cell was made above.
+        let _ = status.set(Status::new(addresses, certificates, &exchange));
+        Ok(Joined {
+            exchange,
+            sinks,
+            admin,
+            admin_drain,
+        })
+    }
 }
 
 impl Node {
@@ -91,52 +181,35 @@ impl Node {
         control: Handle,
     ) -> Result<Self, Error> {
         let _control = control.enter();
-        let (registry, drain, readiness) = (Registry::default(), Drain::default(), Readiness::default());
-        crate::telemetry::process::register(&registry, clock.now());
-        let bound = listener::bind(&config.listen, config.workers)?;
-        let addresses: Vec<_> = bound.iter().map(|bound| (bound.kind, bound.address)).collect();
-        let operator = bind_admin(&config.admin)?;
+        let sockets = Sockets::bind(&config)?;
+        let ground = Ground {
+            clock,
+            control: control.clone(),
+            registry: Registry::default(),
+            drain: Drain::default(),
+            readiness: Readiness::default(),
+        };
+        crate::telemetry::process::register(&ground.registry, ground.clock.now());
+        let certificates = ground.certificates(&config);
+        let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &ground.registry)?;
+        let joined = ground.join(&config, &sockets.addresses, &certificates)?;
+
         let mut limits = config.limits.clone();
         limits.connections = listener::connections_max(limits.connections);
-
-        let sinks =
-            Sinks::new(&registry, config.log.access.as_ref(), clock.clone()).map_err(Error::AccessLog)?;
-        let sinks = Arc::new(sinks);
-        let certificates =
-            Certificates::open(&config.certificates, clock.clone(), readiness.clone(), &registry);
-        let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &registry)?;
-        let origins = Origins::start(&config, &drain, &registry, clock.clone())?;
-        let routes = routes(&config, origins, https_port(&config, &addresses));
-        let cache = cache(&config.cache, &registry);
-
-        let status = Arc::new(OnceLock::new());
-        let admin_drain = Drain::default();
-        let handles = Handles {
-            clock: clock.clone(),
-            drain: admin_drain.clone(),
-            registry: registry.clone(),
-            readiness: readiness.clone(),
-            epochs: Arc::clone(&cache.epochs),
-            status: status_of(&status),
-        };
-        let admin = Admin::new(&config, Arc::clone(&routes.router), handles);
-        let exchange = Exchange::start(Parts {
-            routes,
-            cache,
-            purge_method: purge_method(&admin),
-            sinks: Arc::clone(&sinks),
-            clock: clock.clone(),
-            control: control.clone(),
-            drain: drain.clone(),
-            readiness: readiness.clone(),
-            recode_share: config.cache.recode_budget,
-            patience: exchange::PATIENCE,
-        })
-        .map_err(Error::Thread)?;
-        // Nobody else sets it: the cell was made above.
-        let _ = status.set(Status::new(&addresses, &certificates, &exchange));
-
-        let door = Door::new(Arc::clone(&exchange), &limits, clock, drain.clone(), &registry);
+        let Ground {
+            clock,
+            registry,
+            drain,
+            readiness,
+            control,
+        } = ground;
+        let door = Door::new(
+            Arc::clone(&joined.exchange),
+            &limits,
+            clock,
+            drain.clone(),
+            &registry,
+        );
         let setup = Setup {
             door,
             acceptor,
@@ -144,29 +217,25 @@ impl Node {
             drain: drain.clone(),
             registry: registry.clone(),
         };
-        let workers = Workers::start(bound, setup).map_err(Error::Thread)?;
-        let admin_url = operator.as_ref().map(admin::Listener::url);
-        if let Some(listener) = operator {
-            admin.serve(listener).map_err(Error::Thread)?;
+        let workers = Workers::start(sockets.clients, setup).map_err(Error::Thread)?;
+        let admin_url = sockets.operator.as_ref().map(admin::Listener::url);
+        if let Some(listener) = sockets.operator {
+            joined.admin.serve(listener).map_err(Error::Thread)?;
         }
         certificates.watch(&drain);
         readiness.set(NotReady::Starting, false);
-        let control = control.clone();
         let parts = Reloadable {
             config,
             file,
-            exchange,
             certificates,
-            sinks,
             registry,
             drain,
-            admin_drain,
-            admin,
             readiness,
             control,
+            joined,
         };
         Ok(Self {
-            addresses,
+            addresses: sockets.addresses,
             admin_url,
             workers,
             parts,
@@ -185,7 +254,7 @@ impl Node {
 
     /// The request path.
     pub fn exchange(&self) -> &Arc<Exchange> {
-        &self.parts.exchange
+        &self.parts.joined.exchange
     }
 
     /// All metrics.
@@ -211,7 +280,7 @@ impl Node {
             parts.drain.clone(),
             parts.readiness.clone(),
         );
-        let (sinks, admin_drain) = (Arc::clone(&parts.sinks), parts.admin_drain.clone());
+        let (sinks, admin_drain) = (Arc::clone(&parts.joined.sinks), parts.joined.admin_drain.clone());
         let ended = lifecycle::run(signals, parts, &plan, &drain, &readiness, workers).await;
         finish(&admin_drain, sinks).await;
         ended
@@ -226,7 +295,7 @@ impl Node {
             lifecycle::orderly(&parts.config.drain, &parts.drain, &parts.readiness, &mut workers).await;
         // Joining threads blocks; they end as soon as they are told.
         let _ = tokio::task::spawn_blocking(move || workers.end()).await;
-        finish(&parts.admin_drain, parts.sinks).await;
+        finish(&parts.joined.admin_drain, parts.joined.sinks).await;
         ended
     }
 }
@@ -250,7 +319,7 @@ impl Orders for Reloadable {
     }
 
     fn reopen_logs(&mut self) {
-        match self.sinks.access.reopen() {
+        match self.joined.sinks.access.reopen() {
             Ok(()) => tracing::info!("log files are open again"),
             Err(error) => tracing::error!(%error, "cannot open the access log again; the old file stays"),
         }
@@ -261,14 +330,14 @@ impl Reloadable {
     /// Goes over to a configuration that was read without fault. What cannot change while running is named.
     fn take_over(&mut self, config: Config, file: &Path) {
         let _control = self.control.enter();
-        let origins = match self.exchange.routes().origins.reload(&config, &self.drain) {
+        let origins = match self.joined.exchange.routes().origins.reload(&config, &self.drain) {
             Ok(origins) => origins,
             Err(error) => {
                 tracing::error!(%error, "the new origins are refused; the old configuration stays");
                 return;
             }
         };
-        if let Err(error) = self.sinks.access.apply(config.log.access.as_ref()) {
+        if let Err(error) = self.joined.sinks.access.apply(config.log.access.as_ref()) {
             tracing::error!(%error, "cannot open the new access log; the old configuration stays");
             return;
         }
@@ -282,10 +351,10 @@ impl Reloadable {
                 tracing::warn!(what, "changed in the configuration; this takes a restart");
             }
         }
-        let port = self.exchange.routes().https_port;
+        let port = self.joined.exchange.routes().https_port;
         let routes = routes(&config, origins, port);
-        self.admin.apply(&config, Arc::clone(&routes.router));
-        self.exchange.reload(routes);
+        self.joined.admin.apply(&config, Arc::clone(&routes.router));
+        self.joined.exchange.reload(routes);
         self.certificates.configure(&config.certificates);
         self.config = config;
         tracing::info!(file = %file.display(), "configuration reloaded");

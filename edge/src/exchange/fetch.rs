@@ -148,7 +148,7 @@ impl Exchange {
     fn launch(self: &Arc<Self>, order: Order, leader: Leading) {
         let exchange = Arc::clone(self);
         self.drain.spawn_on(&self.control, "fetch", async move {
-            exchange.lead(order, leader).await
+            exchange.lead(order, leader).await;
         });
     }
 
@@ -288,6 +288,14 @@ fn settle(
         Landing::Failed(error) => Some(Fetched::Failed(error)),
         Landing::Alone => None,
     }
+}
+
+/// What is said of an origin that takes its time while something stale is served.
+pub(super) fn slow() -> origin::Error {
+    origin::Error::new(
+        origin::error::Kind::HttpResponseTimeout,
+        "the origin takes its time",
+    )
 }
 
 fn abandoned() -> Fetched {

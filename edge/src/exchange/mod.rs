@@ -38,7 +38,7 @@ use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
 use crate::cache::store::{Budget, Memory, StoredResponse};
 use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
-use crate::origin::{AskedRange, Origins};
+use crate::origin::{self, AskedRange, Origins};
 use crate::representation::range::{self, Selection};
 use crate::site::{Router, Site};
 use crate::telemetry::metrics::Label as _;
@@ -329,20 +329,16 @@ impl Exchange {
         let Some(order) = order(&request, routed, stored) else {
             return self.fail(request, Some(&routed.site), error::no_origin());
         };
-        let outcome = self.fetch(order.clone(), &request, stale.as_ref()).await;
-        let collapsed = outcome.collapsed;
-        let forwarded = |status: Option<u16>, stored: bool, ttl: Option<i64>| Handling::Forwarded {
-            reason: why,
-            status,
-            stored,
-            collapsed,
-            ttl,
+        let came = self.fetch(order.clone(), &request, stale.as_ref()).await;
+        let forwarded = Forwarded {
+            why,
+            collapsed: came.collapsed,
         };
-        match outcome.fetched {
+        match came.fetched {
             Fetched::Stored(stored) => {
                 let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
                 let status = Status {
-                    handling: forwarded(Some(304), true, Some(ttl)),
+                    handling: forwarded.to(Some(304), true, Some(ttl)),
                     detail: None,
                 };
                 self.respond(
@@ -359,57 +355,64 @@ impl Exchange {
                     Some(range) => self.fetch_range(order, range, &request, arriving).await,
                     None => arriving,
                 };
-                let detail = arriving.not_stored.map(Detail::NotStored);
-                let code = arriving.head.status.as_u16();
-                let status = Status {
-                    handling: forwarded(Some(code), arriving.not_stored.is_none(), None),
-                    detail,
-                };
-                let outcome = if collapsed {
-                    Outcome::Collapsed
-                } else {
-                    Outcome::Miss
-                };
-                self.respond(request, routed, Subject::Arriving(arriving), status, outcome)
+                self.pass_on(request, routed, arriving, forwarded).await
+            }
+            Fetched::Failed(error) => self.fall_back(request, routed, stale, forwarded, &error).await,
+            Fetched::Slow => {
+                self.fall_back(request, routed, stale, forwarded, &fetch::slow())
                     .await
             }
-            Fetched::Failed(error) => {
-                let Some(stale) = stale.filter(|stale| stale.on_error) else {
-                    return self.fail(request, Some(&routed.site), Failure::from_origin(&error));
-                };
-                let detail = Some(Detail::StaleOnError(error.kind.token()));
-                let status = Status {
-                    handling: forwarded(None, false, None),
-                    detail,
-                };
-                self.respond(
-                    request,
-                    routed,
-                    Subject::Stored(stale.stored),
-                    status,
-                    Outcome::StaleError,
-                )
-                .await
-            }
-            Fetched::Slow => {
-                let Some(stale) = stale else {
-                    return self.fail(request, Some(&routed.site), error::no_origin());
-                };
-                let detail = Some(Detail::StaleOnError("http_response_timeout"));
-                let status = Status {
-                    handling: forwarded(None, false, None),
-                    detail,
-                };
-                self.respond(
-                    request,
-                    routed,
-                    Subject::Stored(stale.stored),
-                    status,
-                    Outcome::StaleError,
-                )
-                .await
-            }
         }
+    }
+
+    /// Answers with a new response, while it arrives.
+    async fn pass_on(
+        self: &Arc<Self>,
+        request: Request,
+        routed: &Routed,
+        arriving: Arc<Arriving>,
+        forwarded: Forwarded,
+    ) -> Response {
+        let stored = arriving.not_stored.is_none();
+        let handling = forwarded.to(Some(arriving.head.status.as_u16()), stored, None);
+        let status = Status {
+            handling,
+            detail: arriving.not_stored.map(Detail::NotStored),
+        };
+        let outcome = if forwarded.collapsed {
+            Outcome::Collapsed
+        } else {
+            Outcome::Miss
+        };
+        self.respond(request, routed, Subject::Arriving(arriving), status, outcome)
+            .await
+    }
+
+    /// The origin failed: answers with what is stored, stale as it is, or with the failure (RFC 5861 section 4).
+    async fn fall_back(
+        self: &Arc<Self>,
+        request: Request,
+        routed: &Routed,
+        stale: Option<Stale>,
+        forwarded: Forwarded,
+        error: &origin::Error,
+    ) -> Response {
+        let Some(stale) = stale.filter(|stale| stale.on_error) else {
+            return self.fail(request, Some(&routed.site), Failure::from_origin(error));
+        };
+        let detail = Some(Detail::StaleOnError(error.kind.token()));
+        let status = Status {
+            handling: forwarded.to(None, false, None),
+            detail,
+        };
+        self.respond(
+            request,
+            routed,
+            Subject::Stored(stale.stored),
+            status,
+            Outcome::StaleError,
+        )
+        .await
     }
 
     /// Of a body too large to be kept, only the range that was asked for. The whole, if that fails.
@@ -542,6 +545,25 @@ impl Exchange {
 
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A request that went forward, for Cache-Status.
+#[derive(Clone, Copy, Debug)]
+struct Forwarded {
+    why: Forward,
+    collapsed: bool,
+}
+
+impl Forwarded {
+    fn to(self, status: Option<u16>, stored: bool, ttl: Option<i64>) -> Handling {
+        Handling::Forwarded {
+            reason: self.why,
+            status,
+            stored,
+            collapsed: self.collapsed,
+            ttl,
+        }
     }
 }
 
