@@ -97,17 +97,31 @@ pub async fn prepare(arguments: &Arguments, clock: &Clock) -> Result<Demo, Error
         Some(dir) => site::put_folder(bucket.store(), dir).await?,
         None => site::put_sample(bucket.store(), port).await?,
     };
-    let fetched = if arguments.widget { npm::put_widgets(bucket.store(), &state.join("npm")).await? } else { Vec::new() };
+    let fetched = if arguments.widget {
+        npm::put_widgets(bucket.store(), &state.join("npm")).await?
+    } else {
+        Vec::new()
+    };
     let script = fetched.last().cloned().unwrap_or(script);
     let config = state.join("edge.toml");
     let text = configuration(arguments, &pair, bucket.address(), &token);
     write(&config, text.as_bytes(), false)?;
-    write(&state.join("bucket.secret"), bucket::Options::SECRET_ACCESS_KEY.as_bytes(), true)?;
-    Ok(Demo { config, welcome: welcome(arguments, &ca.certificate(), &script, &fetched), _bucket: bucket })
+    write(
+        &state.join("bucket.secret"),
+        bucket::Options::SECRET_ACCESS_KEY.as_bytes(),
+        true,
+    )?;
+    Ok(Demo {
+        config,
+        welcome: welcome(arguments, &ca.certificate(), &script, &fetched),
+        _bucket: bucket,
+    })
 }
 
 async fn start_bucket(state: &Path) -> Result<bucket::Server, Error> {
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(Error::Listen)?;
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .map_err(Error::Listen)?;
     let mut options = bucket::Options::new(state.join("bucket"));
     options.buckets = vec![BUCKET.to_owned()];
     options.durable = false;
@@ -128,7 +142,14 @@ fn token(path: &Path) -> Result<String, Error> {
 
 fn configuration(arguments: &Arguments, pair: &certs::Pair, bucket: SocketAddr, token: &str) -> String {
     let hash = hex::encode(digest::digest(&digest::SHA256, token.as_bytes()));
-    let file = |path: &Path| toml_text(&path.file_name().map_or_else(|| path.into(), |_| absolute(path)).to_string_lossy());
+    let file = |path: &Path| {
+        toml_text(
+            &path
+                .file_name()
+                .map_or_else(|| path.into(), |_| absolute(path))
+                .to_string_lossy(),
+        )
+    };
     let index = "index = \"index.html\"";
     format!(
         "# Made anew by each `edge demo`. To keep changes, copy it and use `edge run -c`.\n\n\
@@ -172,7 +193,9 @@ fn welcome(arguments: &Arguments, ca: &Path, script: &str, fetched: &[String]) -
     );
     if !fetched.is_empty() {
         text.push_str("\n  Real widgets:\n");
-        fetched.iter().for_each(|path| text.extend(["  https://localhost:", &https.to_string(), path, "\n"]));
+        fetched
+            .iter()
+            .for_each(|path| text.extend(["  https://localhost:", &https.to_string(), path, "\n"]));
     }
     text
 }
@@ -187,8 +210,14 @@ fn make_private(dir: &Path) -> Result<(), Error> {
 fn write(path: &Path, bytes: &[u8], secret: bool) -> Result<(), Error> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mode = if secret { 0o600 } else { 0o644 };
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
-    file.and_then(|mut file| file.write_all(bytes)).map_err(|error| Error::File(path.into(), error))
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path);
+    file.and_then(|mut file| file.write_all(bytes))
+        .map_err(|error| Error::File(path.into(), error))
 }
 
 fn absolute(path: &Path) -> PathBuf {

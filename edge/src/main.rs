@@ -1,11 +1,13 @@
 //! The node's command line: arguments, configuration, start, addresses, wait, drain, exit code.
 
 use std::error::Error;
+use std::io::{Stderr, Stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use edge::admin::client::{self, PurgeArgs, StatusArgs};
 use edge::clock::Clock;
 use edge::lifecycle::Signals;
 use edge::server::Node;
@@ -25,29 +27,59 @@ enum Command {
     /// Read a configuration file, say all that is wrong with it, and start nothing
     Check {
         /// The configuration file
-        #[arg(short, long, value_name = "FILE", default_value = "edge.toml", env = "EDGE_CONFIG")]
+        #[arg(
+            short,
+            long,
+            value_name = "FILE",
+            default_value = "edge.toml",
+            env = "EDGE_CONFIG"
+        )]
         config: PathBuf,
     },
     /// Serve a sample site from an embedded bucket: no account, no network, no root
     Demo(demo::Arguments),
+    /// Purge what a node has stored: by URL, tag, prefix, host, or everything
+    Purge(PurgeArgs),
     /// Serve
     Run {
         /// The configuration file
-        #[arg(short, long, value_name = "FILE", default_value = "edge.toml", env = "EDGE_CONFIG")]
+        #[arg(
+            short,
+            long,
+            value_name = "FILE",
+            default_value = "edge.toml",
+            env = "EDGE_CONFIG"
+        )]
         config: PathBuf,
     },
+    /// Show how a node is
+    Status(StatusArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Check { config } => check(&config),
         Command::Demo(arguments) => serve(What::Demo(arguments)),
+        Command::Purge(arguments) => ask(async |out, err| client::purge(&arguments, out, err).await),
         Command::Run { config } => serve(What::Configured(config)),
+        Command::Status(arguments) => ask(async |out, err| client::status(&arguments, out, err).await),
     };
     outcome.unwrap_or_else(|error| {
         tell(&format!("edge: {}", chain(&*error)));
         ExitCode::FAILURE
     })
+}
+
+/// Asks a running node.
+fn ask(
+    question: impl AsyncFnOnce(&mut Stdout, &mut Stderr) -> client::Exit,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime
+        .block_on(question(&mut std::io::stdout(), &mut std::io::stderr()))
+        .into())
 }
 
 /// What is served.
@@ -61,15 +93,23 @@ fn check(path: &Path) -> Result<ExitCode, Box<dyn Error>> {
     for warning in &checked.warnings {
         tell(&format!("{}: warning: {warning}", path.display()));
     }
-    say(&format!("{}: good: {} sites, {} origins", path.display(), checked.config.sites.len(), checked.config.origins.len()));
+    say(&format!(
+        "{}: good: {} sites, {} origins",
+        path.display(),
+        checked.config.sites.len(),
+        checked.config.origins.len()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
 fn serve(what: What) -> Result<ExitCode, Box<dyn Error>> {
     let log = log::start()?;
     let clock = Clock::real();
-    let control =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
     let code = control.block_on(async {
         let signals = Signals::listen()?;
         let demo = match &what {
@@ -86,6 +126,10 @@ fn serve(what: What) -> Result<ExitCode, Box<dyn Error>> {
         for (kind, address) in node.addresses() {
             tracing::info!(%address, kind = kind.token(), "listening");
         }
+        if let Some(url) = node.admin_url() {
+            tracing::info!(url, "listening for the operator");
+        }
+        log.register(node.registry());
         if let Some(demo) = &demo {
             say(&demo.welcome);
         }
@@ -107,7 +151,10 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-#[expect(clippy::print_stdout, reason = "what the user asked for goes to standard output")]
+#[expect(
+    clippy::print_stdout,
+    reason = "what the user asked for goes to standard output"
+)]
 fn say(text: &str) {
     println!("{text}");
 }

@@ -1,13 +1,18 @@
 //! The one place where the parts of a node are joined: everything is bound before anything is served.
 
+mod status;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
+use self::status::Status;
+use crate::admin::{self, Admin, Handles, PurgeMethod};
 use crate::cache::epoch::Epochs;
 use crate::cache::store::{Budget, Memory};
 use crate::clock::Clock;
@@ -30,6 +35,9 @@ pub enum Error {
     /// The access log.
     #[error("cannot open the access log")]
     AccessLog(#[source] io::Error),
+    /// The admin listener.
+    #[error("cannot listen for the operator on {0}")]
+    Admin(String, #[source] io::Error),
     /// An address is taken, or not ours.
     #[error(transparent)]
     Bind(#[from] listener::BindError),
@@ -48,6 +56,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Node {
     addresses: Vec<(Kind, SocketAddr)>,
+    admin_url: Option<String>,
     workers: Workers,
     parts: Reloadable,
 }
@@ -57,13 +66,106 @@ pub struct Node {
 struct Reloadable {
     config: Config,
     file: Option<PathBuf>,
-    exchange: Arc<Exchange>,
     certificates: Certificates,
-    sinks: Arc<Sinks>,
     registry: Registry,
     drain: Drain,
     readiness: Readiness,
     control: Handle,
+    joined: Joined,
+}
+
+/// The request path and the operator's side, which know of each other.
+#[derive(Clone, Debug)]
+struct Joined {
+    exchange: Arc<Exchange>,
+    sinks: Arc<Sinks>,
+    admin: Admin,
+    /// The operator's side ends last, so that a drain can be watched.
+    admin_drain: Drain,
+}
+
+/// Everything that is bound before anything is served.
+struct Sockets {
+    clients: Vec<listener::Bound>,
+    addresses: Vec<(Kind, SocketAddr)>,
+    operator: Option<admin::Listener>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Self, Error> {
+        let clients = listener::bind(&config.listen, config.workers)?;
+        let addresses = clients.iter().map(|bound| (bound.kind, bound.address)).collect();
+        Ok(Self {
+            clients,
+            addresses,
+            operator: bind_admin(&config.admin)?,
+        })
+    }
+}
+
+/// What every part stands on.
+struct Ground {
+    clock: Clock,
+    registry: Registry,
+    drain: Drain,
+    readiness: Readiness,
+    control: Handle,
+}
+
+impl Ground {
+    fn certificates(&self, config: &Config) -> Certificates {
+        Certificates::open(
+            &config.certificates,
+            self.clock.clone(),
+            self.readiness.clone(),
+            &self.registry,
+        )
+    }
+
+    /// Joins the request path with the operator's side.
+    fn join(
+        &self,
+        config: &Config,
+        addresses: &[(Kind, SocketAddr)],
+        certificates: &Certificates,
+    ) -> Result<Joined, Error> {
+        let sinks = Sinks::new(&self.registry, config.log.access.as_ref(), self.clock.clone());
+        let sinks = Arc::new(sinks.map_err(Error::AccessLog)?);
+        let origins = Origins::start(config, &self.drain, &self.registry, self.clock.clone())?;
+        let routes = routes(config, origins, https_port(config, addresses));
+        let cache = cache(&config.cache, &self.registry);
+        let (status, admin_drain) = (Arc::new(OnceLock::new()), Drain::default());
+        let handles = Handles {
+            clock: self.clock.clone(),
+            drain: admin_drain.clone(),
+            registry: self.registry.clone(),
+            readiness: self.readiness.clone(),
+            epochs: Arc::clone(&cache.epochs),
+            status: status_of(&status),
+        };
+        let admin = Admin::new(config, Arc::clone(&routes.router), handles);
+        let parts = Parts {
+            routes,
+            cache,
+            purge_method: purge_method(&admin),
+            sinks: Arc::clone(&sinks),
+            clock: self.clock.clone(),
+            control: self.control.clone(),
+            drain: self.drain.clone(),
+            readiness: self.readiness.clone(),
+            recode_share: config.cache.recode_budget,
+            patience: exchange::PATIENCE,
+        };
+        let exchange = Exchange::start(parts).map_err(Error::Thread)?;
+        // Nobody else sets it: the cell was made above.
+        let _ = status.set(Status::new(addresses, certificates, &exchange));
+        Ok(Joined {
+            exchange,
+            sinks,
+            admin,
+            admin_drain,
+        })
+    }
 }
 
 impl Node {
@@ -72,42 +174,72 @@ impl Node {
     /// # Errors
     ///
     /// When an address, a file or a thread cannot be had; then nothing is left running.
-    pub fn start(config: Config, file: Option<PathBuf>, clock: Clock, control: Handle) -> Result<Self, Error> {
+    pub fn start(
+        config: Config,
+        file: Option<PathBuf>,
+        clock: Clock,
+        control: Handle,
+    ) -> Result<Self, Error> {
         let _control = control.enter();
-        let (registry, drain, readiness) = (Registry::default(), Drain::default(), Readiness::default());
-        crate::telemetry::process::register(&registry, clock.now());
-        let bound = listener::bind(&config.listen, config.workers)?;
-        let addresses: Vec<_> = bound.iter().map(|bound| (bound.kind, bound.address)).collect();
+        let sockets = Sockets::bind(&config)?;
+        let ground = Ground {
+            clock,
+            control: control.clone(),
+            registry: Registry::default(),
+            drain: Drain::default(),
+            readiness: Readiness::default(),
+        };
+        crate::telemetry::process::register(&ground.registry, ground.clock.now());
+        let certificates = ground.certificates(&config);
+        let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &ground.registry)?;
+        let joined = ground.join(&config, &sockets.addresses, &certificates)?;
+
         let mut limits = config.limits.clone();
         limits.connections = listener::connections_max(limits.connections);
-
-        let sinks = Sinks::new(&registry, config.log.access.as_ref(), clock.clone()).map_err(Error::AccessLog)?;
-        let sinks = Arc::new(sinks);
-        let certificates =
-            Certificates::open(&config.certificates, clock.clone(), readiness.clone(), &registry);
-        let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &registry)?;
-        let origins = Origins::start(&config, &drain, &registry, clock.clone())?;
-        let exchange = Exchange::start(Parts {
-            routes: routes(&config, origins, https_port(&config, &addresses)),
-            cache: cache(&config.cache, &registry),
-            sinks: Arc::clone(&sinks),
-            clock: clock.clone(),
-            control: control.clone(),
+        let Ground {
+            clock,
+            registry,
+            drain,
+            readiness,
+            control,
+        } = ground;
+        let door = Door::new(
+            Arc::clone(&joined.exchange),
+            &limits,
+            clock,
+            drain.clone(),
+            &registry,
+        );
+        let setup = Setup {
+            door,
+            acceptor,
+            limits,
             drain: drain.clone(),
-            readiness: readiness.clone(),
-            recode_share: config.cache.recode_budget,
-            patience: exchange::PATIENCE,
-        })
-        .map_err(Error::Thread)?;
-
-        let door = Door::new(Arc::clone(&exchange), &limits, clock, drain.clone(), &registry);
-        let setup = Setup { door, acceptor, limits, drain: drain.clone(), registry: registry.clone() };
-        let workers = Workers::start(bound, setup).map_err(Error::Thread)?;
+            registry: registry.clone(),
+        };
+        let workers = Workers::start(sockets.clients, setup).map_err(Error::Thread)?;
+        let admin_url = sockets.operator.as_ref().map(admin::Listener::url);
+        if let Some(listener) = sockets.operator {
+            joined.admin.serve(listener).map_err(Error::Thread)?;
+        }
         certificates.watch(&drain);
         readiness.set(NotReady::Starting, false);
-        let parts =
-            Reloadable { config, file, exchange, certificates, sinks, registry, drain, readiness, control: control.clone() };
-        Ok(Self { addresses, workers, parts })
+        let parts = Reloadable {
+            config,
+            file,
+            certificates,
+            registry,
+            drain,
+            readiness,
+            control,
+            joined,
+        };
+        Ok(Self {
+            addresses: sockets.addresses,
+            admin_url,
+            workers,
+            parts,
+        })
     }
 
     /// Where clients come in, with the ports that were chosen where 0 was asked for.
@@ -115,9 +247,14 @@ impl Node {
         &self.addresses
     }
 
+    /// Where the operator comes in, if there is a listener for that.
+    pub fn admin_url(&self) -> Option<&str> {
+        self.admin_url.as_deref()
+    }
+
     /// The request path.
     pub fn exchange(&self) -> &Arc<Exchange> {
-        &self.parts.exchange
+        &self.parts.joined.exchange
     }
 
     /// All metrics.
@@ -138,27 +275,35 @@ impl Node {
     /// Serves until a signal says stop, then drains.
     pub async fn run(self, signals: Signals) -> Ended {
         let Self { workers, parts, .. } = self;
-        let (plan, drain, readiness) = (parts.config.drain.clone(), parts.drain.clone(), parts.readiness.clone());
-        let sinks = Arc::clone(&parts.sinks);
+        let (plan, drain, readiness) = (
+            parts.config.drain.clone(),
+            parts.drain.clone(),
+            parts.readiness.clone(),
+        );
+        let (sinks, admin_drain) = (Arc::clone(&parts.joined.sinks), parts.joined.admin_drain.clone());
         let ended = lifecycle::run(signals, parts, &plan, &drain, &readiness, workers).await;
-        finish_log(sinks).await;
+        finish(&admin_drain, sinks).await;
         ended
     }
 
     /// Drains without waiting for a signal.
     pub async fn stop(self) -> Ended {
-        let Self { mut workers, parts, .. } = self;
-        let ended = lifecycle::orderly(&parts.config.drain, &parts.drain, &parts.readiness, &mut workers).await;
+        let Self {
+            mut workers, parts, ..
+        } = self;
+        let ended =
+            lifecycle::orderly(&parts.config.drain, &parts.drain, &parts.readiness, &mut workers).await;
         // Joining threads blocks; they end as soon as they are told.
         let _ = tokio::task::spawn_blocking(move || workers.end()).await;
-        finish_log(parts.sinks).await;
+        finish(&parts.joined.admin_drain, parts.joined.sinks).await;
         ended
     }
 }
 
-/// Writes out the last lines of the access log.
-async fn finish_log(sinks: Arc<Sinks>) {
-    let _ = tokio::task::spawn_blocking(move || sinks.access.finish(std::time::Duration::from_secs(2))).await;
+/// Ends what is left when the data plane has ended: the operator's side, and the last lines of the access log.
+async fn finish(admin: &Drain, sinks: Arc<Sinks>) {
+    admin.finish(Duration::from_secs(1)).await;
+    let _ = tokio::task::spawn_blocking(move || sinks.access.finish(Duration::from_secs(2))).await;
 }
 
 impl Orders for Reloadable {
@@ -174,7 +319,7 @@ impl Orders for Reloadable {
     }
 
     fn reopen_logs(&mut self) {
-        match self.sinks.access.reopen() {
+        match self.joined.sinks.access.reopen() {
             Ok(()) => tracing::info!("log files are open again"),
             Err(error) => tracing::error!(%error, "cannot open the access log again; the old file stays"),
         }
@@ -185,14 +330,14 @@ impl Reloadable {
     /// Goes over to a configuration that was read without fault. What cannot change while running is named.
     fn take_over(&mut self, config: Config, file: &Path) {
         let _control = self.control.enter();
-        let origins = match self.exchange.routes().origins.reload(&config, &self.drain) {
+        let origins = match self.joined.exchange.routes().origins.reload(&config, &self.drain) {
             Ok(origins) => origins,
             Err(error) => {
                 tracing::error!(%error, "the new origins are refused; the old configuration stays");
                 return;
             }
         };
-        if let Err(error) = self.sinks.access.apply(config.log.access.as_ref()) {
+        if let Err(error) = self.joined.sinks.access.apply(config.log.access.as_ref()) {
             tracing::error!(%error, "cannot open the new access log; the old configuration stays");
             return;
         }
@@ -206,18 +351,53 @@ impl Reloadable {
                 tracing::warn!(what, "changed in the configuration; this takes a restart");
             }
         }
-        let port = self.exchange.routes().https_port;
-        self.exchange.reload(routes(&config, origins, port));
+        let port = self.joined.exchange.routes().https_port;
+        let routes = routes(&config, origins, port);
+        self.joined.admin.apply(&config, Arc::clone(&routes.router));
+        self.joined.exchange.reload(routes);
         self.certificates.configure(&config.certificates);
         self.config = config;
         tracing::info!(file = %file.display(), "configuration reloaded");
     }
 }
 
+fn bind_admin(config: &config::Admin) -> Result<Option<admin::Listener>, Error> {
+    let Some(listen) = &config.listen else {
+        return Ok(None);
+    };
+    let failed = |error| match listen {
+        config::AdminListen::Tcp(address) => Error::Admin(address.to_string(), error),
+        config::AdminListen::Unix(path) => Error::Admin(path.display().to_string(), error),
+    };
+    admin::bind(listen).map(Some).map_err(failed)
+}
+
+/// The status, once there is something to tell of.
+fn status_of(
+    cell: &Arc<OnceLock<Status>>,
+) -> Box<dyn Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync> {
+    let cell = Arc::clone(cell);
+    Box::new(move || cell.get().map(Status::members).unwrap_or_default())
+}
+
+/// How a site that allows it answers `PURGE`: the exchange cannot know the admin side, which stands above it.
+fn purge_method(admin: &Admin) -> exchange::PurgeMethod {
+    let admin = admin.clone();
+    exchange::PurgeMethod(Box::new(move |request| {
+        let asked = PurgeMethod {
+            host: &request.host,
+            target: &request.target,
+            headers: &request.headers,
+            client: request.client,
+        };
+        admin.purge_method(&asked)
+    }))
+}
+
 fn routes(config: &Config, origins: Origins, https_port: u16) -> Routes {
     let via = HeaderValue::try_from(format!("1.1 {}", config.name));
     Routes {
-        router: Router::new(config),
+        router: Arc::new(Router::new(config)),
         origins,
         name: config.name.clone(),
         via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 portico")),
@@ -230,7 +410,11 @@ fn cache(config: &config::Cache, registry: &Registry) -> exchange::Cache {
     let in_flight = config.memory_bytes / 4;
     let budget = Budget::new(in_flight);
     let shown = budget.clone();
-    registry.gauge_fn("edge_cache_in_flight_bytes", "Bytes held by bodies in flight.", move || shown.used() as f64);
+    registry.gauge_fn(
+        "edge_cache_in_flight_bytes",
+        "Bytes held by bodies in flight.",
+        move || shown.used() as f64,
+    );
     exchange::Cache {
         memory: Memory::new(config.memory_bytes - in_flight, registry),
         epochs: Arc::new(Epochs::default()),
@@ -242,6 +426,13 @@ fn cache(config: &config::Cache, registry: &Registry) -> exchange::Cache {
 
 /// The port that redirects name: the configured one, or the one that was chosen for port 0.
 fn https_port(config: &Config, addresses: &[(Kind, SocketAddr)]) -> u16 {
-    let bound = addresses.iter().find(|(kind, _)| *kind == Kind::Https).map(|(_, address)| address.port());
-    if config.listen.https_port != 0 { config.listen.https_port } else { bound.unwrap_or(443) }
+    let bound = addresses
+        .iter()
+        .find(|(kind, _)| *kind == Kind::Https)
+        .map(|(_, address)| address.port());
+    if config.listen.https_port != 0 {
+        config.listen.https_port
+    } else {
+        bound.unwrap_or(443)
+    }
 }

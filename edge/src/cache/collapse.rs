@@ -16,7 +16,12 @@ use super::key::Key;
 /// The flights that are under way, by key. `H` is what followers are told once the origin's head is there, `S` what
 /// they are told when the answer is in the store, and `E` the failure.
 #[derive(Debug)]
-pub struct Collapse<H, S, E>(Arc<Mutex<HashMap<Key, Arc<Flight<H, S, E>>>>>);
+pub struct Collapse<H, S, E>(Table<H, S, E>);
+
+type Table<H, S, E> = Arc<Mutex<HashMap<Key, Arc<Flight<H, S, E>>>>>;
+
+/// A way in: to wait, and for the first one the duty to fetch.
+type Entered<H, S, E> = (Follower<H, S, E>, Option<Leader<H, S, E>>);
 
 /// What a flight has come to.
 #[derive(Debug)]
@@ -66,7 +71,7 @@ pub struct Leader<H, S, E> {
     flight: Arc<Flight<H, S, E>>,
     progress: watch::Sender<Progress<H, S, E>>,
     own: Option<oneshot::Sender<H>>,
-    table: Arc<Mutex<HashMap<Key, Arc<Flight<H, S, E>>>>>,
+    table: Table<H, S, E>,
     /// The epoch at which the fetch begins.
     pub position: Position,
 }
@@ -101,12 +106,18 @@ impl<H, S, E> Default for Collapse<H, S, E> {
 impl<H: Clone, S: Clone, E: Clone> Collapse<H, S, E> {
     /// Joins the flight for `key`, or makes it. A flight that began before the epoch `now` is not joined, for a purge
     /// may stand between; it goes on for those who wait for it, and a new one takes its place.
-    pub fn enter(&self, key: &Key, now: Position) -> (Follower<H, S, E>, Option<Leader<H, S, E>>) {
+    pub fn enter(&self, key: &Key, now: Position) -> Entered<H, S, E> {
         let mut table = lock(&self.0);
         if let Some(flight) = table.get(key)
             && flight.position >= now
         {
-            return (Follower { progress: flight.progress.clone(), own: None }, None);
+            return (
+                Follower {
+                    progress: flight.progress.clone(),
+                    own: None,
+                },
+                None,
+            );
         }
         let (follower, leader) = self.alone(key, now);
         table.insert(key.clone(), Arc::clone(&leader.flight));
@@ -119,13 +130,22 @@ impl<H: Clone, S: Clone, E: Clone> Collapse<H, S, E> {
         let (own_sender, own_receiver) = oneshot::channel();
         let leader = Leader {
             key: key.clone(),
-            flight: Arc::new(Flight { position: now, progress: receiver.clone() }),
+            flight: Arc::new(Flight {
+                position: now,
+                progress: receiver.clone(),
+            }),
             progress: sender,
             own: Some(own_sender),
             table: Arc::clone(&self.0),
             position: now,
         };
-        (Follower { progress: receiver, own: Some(own_receiver) }, leader)
+        (
+            Follower {
+                progress: receiver,
+                own: Some(own_receiver),
+            },
+            leader,
+        )
     }
 
     /// How many flights are under way.
@@ -175,7 +195,10 @@ impl<H, S, E> Drop for Leader<H, S, E> {
             silent
         });
         let mut table = lock(&self.table);
-        if table.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+        if table
+            .get(&self.key)
+            .is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
+        {
             table.remove(&self.key);
         }
     }
@@ -189,7 +212,10 @@ impl<H: Clone, S: Clone, E: Clone> Follower<H, S, E> {
 
     /// Waits for the flight's outcome. Cancel-safe: it may be called again.
     pub async fn land(&mut self) -> Landing<H, S, E> {
-        let known = self.progress.wait_for(|progress| !matches!(progress, Progress::Asked)).await;
+        let known = self
+            .progress
+            .wait_for(|progress| !matches!(progress, Progress::Asked))
+            .await;
         let progress = known.map_or(Progress::Alone, |progress| progress.clone());
         match progress {
             Progress::Arriving(head) => Landing::Arriving(head),
@@ -212,7 +238,7 @@ mod tests {
     use super::*;
     use crate::cache::epoch::Epochs;
 
-    type Table = Collapse<&'static str, &'static str, &'static str>;
+    type Flights = Collapse<&'static str, &'static str, &'static str>;
 
     fn key() -> Key {
         Key::new("assets", "cdn.example.com", "/a.js", None)
@@ -220,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_enter_and_one_leads() {
-        let (table, now) = (Table::default(), Epochs::default().now());
+        let (table, now) = (Flights::default(), Epochs::default().now());
         let (mut first, leader) = table.enter(&key(), now);
         let (mut second, none) = table.enter(&key(), now);
         assert!(none.is_none() && first.is_first() && !second.is_first());
@@ -232,7 +258,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_leader_that_dies_gives_every_follower_leave_to_go_alone() {
-        let (table, now) = (Table::default(), Epochs::default().now());
+        let (table, now) = (Flights::default(), Epochs::default().now());
         let (mut first, leader) = table.enter(&key(), now);
         let (mut second, _) = table.enter(&key(), now);
         drop(leader);
@@ -243,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_private_answer_reaches_only_the_one_who_asked_first() {
-        let (table, now) = (Table::default(), Epochs::default().now());
+        let (table, now) = (Flights::default(), Epochs::default().now());
         let (mut first, leader) = table.enter(&key(), now);
         let (mut second, _) = table.enter(&key(), now);
         assert!(leader.unwrap().own("mine"));
@@ -253,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_private_answer_for_a_client_that_left_is_refused() {
-        let (table, now) = (Table::default(), Epochs::default().now());
+        let (table, now) = (Flights::default(), Epochs::default().now());
         let (first, leader) = table.enter(&key(), now);
         drop(first);
         assert!(!leader.unwrap().own("mine"));
@@ -261,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_told_to_late_comers_until_the_leader_goes() {
-        let (table, now) = (Table::default(), Epochs::default().now());
+        let (table, now) = (Flights::default(), Epochs::default().now());
         let (_first, leader) = table.enter(&key(), now);
         let mut leader = leader.unwrap();
         leader.failed("down");
@@ -274,9 +300,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_after_a_purge_does_not_join_a_flight_from_before() {
-        let (table, epochs) = (Table::default(), Epochs::default());
+        let (table, epochs) = (Flights::default(), Epochs::default());
         let (mut before, old) = table.enter(&key(), epochs.now());
-        epochs.purge(&crate::cache::epoch::Purge { everything: true, ..Default::default() });
+        epochs.purge(&crate::cache::epoch::Purge {
+            everything: true,
+            ..Default::default()
+        });
         let (mut after, new) = table.enter(&key(), epochs.now());
         old.unwrap().stored("old");
         assert_eq!(table.len(), 1, "the old leader leaves the new flight alone");

@@ -145,7 +145,10 @@ impl Writer {
         }
         if state.chunks.len() > 1 {
             let mut whole = BytesMut::with_capacity(usize::try_from(state.written).unwrap_or(0));
-            state.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+            state
+                .chunks
+                .iter()
+                .for_each(|chunk| whole.extend_from_slice(chunk));
             state.whole = whole.freeze();
         } else {
             state.whole = state.chunks.front().cloned().unwrap_or_default();
@@ -157,7 +160,11 @@ impl Writer {
     pub fn finish(self) {
         let mut state = self.0.lock();
         let complete = self.0.length.is_none_or(|length| length == state.written);
-        state.close(if complete { End::Whole } else { End::Broken(Broken::Origin) });
+        state.close(if complete {
+            End::Whole
+        } else {
+            End::Broken(Broken::Origin)
+        });
     }
 
     /// Ends the body broken: every reader gets the error after what has arrived.
@@ -192,7 +199,11 @@ impl Joiner {
         if state.dropped > 0 || (state.allowance.is_none() && state.written > 0 && state.end == End::Open) {
             return None;
         }
-        let place = Some(Place { next: 0, read: 0, waker: None });
+        let place = Some(Place {
+            next: 0,
+            read: 0,
+            waker: None,
+        });
         let slot = match state.readers.iter().position(Option::is_none) {
             Some(free) => {
                 if let Some(cell) = state.readers.get_mut(free) {
@@ -205,14 +216,20 @@ impl Joiner {
                 state.readers.len() - 1
             }
         };
-        Some(Reader { shared: Arc::clone(&self.0), slot, skip: 0, left: None })
+        Some(Reader {
+            shared: Arc::clone(&self.0),
+            slot,
+            skip: 0,
+            left: None,
+        })
     }
 }
 
 impl Reader {
     /// The length in bytes of what is still to be given, when it was known from the start.
     pub fn length(&self) -> Option<u64> {
-        self.left.or_else(|| self.shared.length.map(|length| length.saturating_sub(self.skip)))
+        self.left
+            .or_else(|| self.shared.length.map(|length| length.saturating_sub(self.skip)))
     }
 
     /// Narrows the reader to `length` bytes from `first`; to be called before the first chunk is taken.
@@ -229,7 +246,9 @@ impl Reader {
                 return Poll::Ready(None);
             }
             let next = std::task::ready!(self.shared.lock().poll_chunk(self.slot, cx));
-            let Some(Ok(mut chunk)) = next else { return Poll::Ready(next) };
+            let Some(Ok(mut chunk)) = next else {
+                return Poll::Ready(next);
+            };
             let passed = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
             self.skip -= passed as u64;
             drop(chunk.split_to(passed));
@@ -266,7 +285,11 @@ impl State {
         let Some(Some(place)) = self.readers.get_mut(slot) else {
             return Poll::Ready(Some(Err(Broken::Abandoned)));
         };
-        let next = place.next.checked_sub(dropped).and_then(|at| self.chunks.get(at)).cloned();
+        let next = place
+            .next
+            .checked_sub(dropped)
+            .and_then(|at| self.chunks.get(at))
+            .cloned();
         let Some(chunk) = next else {
             return match end {
                 End::Open => {
@@ -289,7 +312,10 @@ impl State {
     fn push(&mut self, chunk: Bytes) {
         self.written += chunk.len() as u64;
         self.chunks.push_back(chunk);
-        let outgrown = self.allowance.as_mut().is_some_and(|allowance| !allowance.grow_to(self.written));
+        let outgrown = self
+            .allowance
+            .as_mut()
+            .is_some_and(|allowance| !allowance.grow_to(self.written));
         if outgrown {
             self.allowance = None;
         }
@@ -306,7 +332,13 @@ impl State {
         if self.allowance.is_some() {
             return true;
         }
-        let slowest = self.readers.iter().flatten().map(|place| place.read).min().unwrap_or(self.written);
+        let slowest = self
+            .readers
+            .iter()
+            .flatten()
+            .map(|place| place.read)
+            .min()
+            .unwrap_or(self.written);
         self.written.saturating_sub(slowest) < WINDOW_BYTES
     }
 
@@ -320,14 +352,24 @@ impl State {
             return;
         }
         let all = self.dropped + self.chunks.len();
-        let behind = self.readers.iter().flatten().map(|place| place.next).min().unwrap_or(all);
+        let behind = self
+            .readers
+            .iter()
+            .flatten()
+            .map(|place| place.next)
+            .min()
+            .unwrap_or(all);
         while self.dropped < behind && self.chunks.pop_front().is_some() {
             self.dropped += 1;
         }
     }
 
     fn wake_readers(&mut self) {
-        self.readers.iter_mut().flatten().filter_map(|place| place.waker.take()).for_each(Waker::wake);
+        self.readers
+            .iter_mut()
+            .flatten()
+            .filter_map(|place| place.waker.take())
+            .for_each(Waker::wake);
     }
 
     fn wake_writer(&mut self) {
@@ -407,7 +449,8 @@ mod tests {
         let chunk = Bytes::from(vec![7; 512 * 1024]);
         assert!(writer.write(chunk.clone()).await);
         assert!(writer.write(chunk.clone()).await);
-        let blocked = tokio::time::timeout(std::time::Duration::from_millis(20), writer.write(chunk.clone())).await;
+        let blocked =
+            tokio::time::timeout(std::time::Duration::from_millis(20), writer.write(chunk.clone())).await;
         assert!(blocked.is_err(), "a window ahead");
         assert_eq!(reader.chunk().await.unwrap().unwrap().len(), chunk.len());
         assert!(writer.write(chunk.clone()).await);

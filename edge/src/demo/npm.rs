@@ -59,15 +59,35 @@ async fn fetch(folder: &Path, widget: &Widget, version: &str) -> Result<PathBuf,
     }
     let package = format!("{}@{version}", widget.package);
     std::fs::create_dir_all(&unpacked).map_err(|error| Error::File(unpacked.clone(), error))?;
-    let packed = run(&package, Command::new("npm").args(["pack", "--silent", &package]).current_dir(folder)).await?;
+    let packed = run(
+        &package,
+        Command::new("npm")
+            .args(["pack", "--silent", &package])
+            .current_dir(folder),
+    )
+    .await?;
     let archive = folder.join(packed.lines().last().unwrap_or_default().trim());
-    run(&package, Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&unpacked)).await?;
+    run(
+        &package,
+        Command::new("tar")
+            .arg("-xzf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&unpacked),
+    )
+    .await?;
     Ok(unpacked)
 }
 
 async fn run(package: &str, command: &mut Command) -> Result<String, Error> {
-    let failed = |reason: String| Error::Npm { package: package.to_owned(), reason };
-    let output = command.output().await.map_err(|error| failed(error.to_string()))?;
+    let failed = |reason: String| Error::Npm {
+        package: package.to_owned(),
+        reason,
+    };
+    let output = command
+        .output()
+        .await
+        .map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }

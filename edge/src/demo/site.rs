@@ -21,11 +21,30 @@ const DEPTH_MAX: usize = 32;
 
 /// Puts the sample site; its page expects the edge on `port`. Returns the path of its script.
 pub(super) async fn put_sample(store: &Store, port: u16) -> Result<String, Error> {
-    let integrity = format!("sha384-{}", STANDARD.encode(digest::digest(&digest::SHA384, SCRIPT.as_bytes())));
-    let page = PAGE.replace("@@CDN@@", &format!("https://cdn.localhost:{port}")).replace("@@SRI@@", &integrity);
+    let integrity = format!(
+        "sha384-{}",
+        STANDARD.encode(digest::digest(&digest::SHA384, SCRIPT.as_bytes()))
+    );
+    let page = PAGE
+        .replace("@@CDN@@", &format!("https://cdn.localhost:{port}"))
+        .replace("@@SRI@@", &integrity);
     put(store, "index.html", page.into_bytes(), "max-age=60", &["page"]).await?;
-    put(store, SCRIPT_KEY, SCRIPT.into(), "max-age=31536000, immutable", &["login", "login-1.0.0"]).await?;
-    put(store, "tenants/acme.json", TENANT.into(), "max-age=60", &["tenant", "tenant-acme"]).await?;
+    put(
+        store,
+        SCRIPT_KEY,
+        SCRIPT.into(),
+        "max-age=31536000, immutable",
+        &["login", "login-1.0.0"],
+    )
+    .await?;
+    put(
+        store,
+        "tenants/acme.json",
+        TENANT.into(),
+        "max-age=60",
+        &["tenant", "tenant-acme"],
+    )
+    .await?;
     Ok(format!("/{SCRIPT_KEY}"))
 }
 
@@ -33,7 +52,9 @@ pub(super) async fn put_sample(store: &Store, port: u16) -> Result<String, Error
 pub(super) async fn put_folder(store: &Store, dir: &Path) -> Result<String, Error> {
     let mut best = (false, 0, String::from("/"));
     for file in files(dir)? {
-        let Ok(relative) = file.strip_prefix(dir) else { continue };
+        let Ok(relative) = file.strip_prefix(dir) else {
+            continue;
+        };
         let key = relative.to_string_lossy().replace('\\', "/");
         let bytes = std::fs::read(&file).map_err(|error| Error::File(file.clone(), error))?;
         best = best.max((key.ends_with(".js"), bytes.len(), format!("/{}", escaped(&key))));
@@ -69,7 +90,9 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         let fault = |error| Error::File(folder.clone(), error);
         for entry in std::fs::read_dir(&folder).map_err(fault)? {
             let path = entry.map_err(fault)?.path();
-            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'));
             match path.is_dir() {
                 _ if hidden => {}
                 true if depth < DEPTH_MAX => open.push((path, depth + 1)),

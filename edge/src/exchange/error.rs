@@ -142,7 +142,10 @@ impl Failure {
 
     /// What an origin's failure means for the client.
     pub fn from_origin(error: &origin::Error) -> Self {
-        Self::Origin { kind: error.kind, retry_after: error.retry_after }
+        Self::Origin {
+            kind: error.kind,
+            retry_after: error.retry_after,
+        }
     }
 
     /// What the cache says of itself (RFC 9211), where it had a part.
@@ -152,8 +155,20 @@ impl Failure {
             Self::OnlyIfCached => (Forward::UriMiss, Detail::OnlyIfCached),
             _ => return None,
         };
-        let handling = Handling::Forwarded { reason, status: None, stored: false, collapsed: false, ttl: None };
-        Some(Status { handling, detail: Some(detail) }.write(name))
+        let handling = Handling::Forwarded {
+            reason,
+            status: None,
+            stored: false,
+            collapsed: false,
+            ttl: None,
+        };
+        Some(
+            Status {
+                handling,
+                detail: Some(detail),
+            }
+            .write(name),
+        )
     }
 
     /// The word for it in the cache's metrics.
@@ -191,18 +206,24 @@ impl Failure {
 
 /// A failure for which no origin can be blamed.
 pub fn no_origin() -> Failure {
-    Failure::Origin { kind: Kind::ProxyInternalError, retry_after: None }
+    Failure::Origin {
+        kind: Kind::ProxyInternalError,
+        retry_after: None,
+    }
 }
 
 /// RFC 9110 15.6: whom the status blames. Nothing here is a 404: only an origin that answers can say that.
 fn origin_status(kind: Kind) -> StatusCode {
     match kind {
-        Kind::BreakerOpen | Kind::ConnectionLimitReached | Kind::ReplicaMissing | Kind::ReplicaStale | Kind::SlowDown => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        Kind::ConnectionReadTimeout | Kind::ConnectionTimeout | Kind::DnsTimeout | Kind::HttpResponseTimeout => {
-            StatusCode::GATEWAY_TIMEOUT
-        }
+        Kind::BreakerOpen
+        | Kind::ConnectionLimitReached
+        | Kind::ReplicaMissing
+        | Kind::ReplicaStale
+        | Kind::SlowDown => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::ConnectionReadTimeout
+        | Kind::ConnectionTimeout
+        | Kind::DnsTimeout
+        | Kind::HttpResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         Kind::ProxyInternalError => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_GATEWAY,
     }
@@ -212,7 +233,11 @@ fn origin_status(kind: Kind) -> StatusCode {
 pub fn body_for(status: StatusCode, path: &str) -> (HeaderValue, Bytes) {
     let code = status.as_u16();
     let reason = status.canonical_reason().unwrap_or("Error");
-    let extension = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(_, last)| last);
+    let extension = path
+        .rsplit('/')
+        .next()
+        .and_then(|name| name.rsplit_once('.'))
+        .map_or("", |(_, last)| last);
     let (media_type, text) = match extension {
         "js" | "mjs" | "cjs" => (
             "text/javascript; charset=utf-8",
@@ -225,9 +250,14 @@ pub fn body_for(status: StatusCode, path: &str) -> (HeaderValue, Bytes) {
         ),
         "html" | "htm" | "" => (
             "text/html; charset=utf-8",
-            format!("<!doctype html><html lang=\"en\"><title>{code} {reason}</title><h1>{code} {reason}</h1>\n"),
+            format!(
+                "<!doctype html><html lang=\"en\"><title>{code} {reason}</title><h1>{code} {reason}</h1>\n"
+            ),
         ),
-        "svg" => ("image/svg+xml", format!("<svg xmlns=\"http://www.w3.org/2000/svg\"><title>{code} {reason}</title></svg>\n")),
+        "svg" => (
+            "image/svg+xml",
+            format!("<svg xmlns=\"http://www.w3.org/2000/svg\"><title>{code} {reason}</title></svg>\n"),
+        ),
         _ => ("text/plain; charset=utf-8", format!("{code} {reason}\n")),
     };
     (HeaderValue::from_static(media_type), Bytes::from(text))
@@ -253,7 +283,8 @@ mod tests {
 
     #[test]
     fn each_path_gets_the_media_type_that_its_reader_expects() {
-        let check = |path, expected: &str| assert_eq!(body_for(StatusCode::BAD_GATEWAY, path).0, expected, "{path}");
+        let check =
+            |path, expected: &str| assert_eq!(body_for(StatusCode::BAD_GATEWAY, path).0, expected, "{path}");
         check("/a.css", "text/css; charset=utf-8");
         check("/client/abc.json", "application/problem+json");
         check("/", "text/html; charset=utf-8");

@@ -9,9 +9,9 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::Exchange;
+use super::intake::{self, Provenance};
 use super::lookup::Stale;
 use super::message::Request;
-use super::intake::{self, Provenance};
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::key::Key;
@@ -64,7 +64,8 @@ impl Arriving {
     }
 }
 
-pub(super) type Flights = crate::cache::collapse::Collapse<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
+pub(super) type Flights =
+    crate::cache::collapse::Collapse<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 pub(super) type Following = Follower<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 type Leading = Leader<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 
@@ -93,7 +94,12 @@ pub struct Outcome {
 impl Exchange {
     /// Asks the origin through the collapse table, and waits for the outcome: as long as the origin may take, or only
     /// `patience` when something stale stands by.
-    pub(super) async fn fetch(self: &Arc<Self>, order: Order, request: &Request, stale: Option<&Stale>) -> Outcome {
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        order: Order,
+        request: &Request,
+        stale: Option<&Stale>,
+    ) -> Outcome {
         let mut following = self.begin(order.clone());
         let collapsed = !following.is_first();
         let patience = stale.filter(|stale| stale.on_error).map(|_| self.patience);
@@ -101,12 +107,20 @@ impl Exchange {
             None => following.land().await,
             Some(patience) => match tokio::time::timeout(patience, following.land()).await {
                 Ok(landing) => landing,
-                Err(_) => return Outcome { fetched: Fetched::Slow, collapsed },
+                Err(_) => {
+                    return Outcome {
+                        fetched: Fetched::Slow,
+                        collapsed,
+                    };
+                }
             },
         };
         match settle(landing, request) {
             Some(fetched) => Outcome { fetched, collapsed },
-            None => Outcome { fetched: self.fetch_alone(order, request).await, collapsed: false },
+            None => Outcome {
+                fetched: self.fetch_alone(order, request).await,
+                collapsed: false,
+            },
         }
     }
 
@@ -133,13 +147,18 @@ impl Exchange {
 
     fn launch(self: &Arc<Self>, order: Order, leader: Leading) {
         let exchange = Arc::clone(self);
-        self.drain.spawn_on(&self.control, "fetch", async move { exchange.lead(order, leader).await });
+        self.drain.spawn_on(&self.control, "fetch", async move {
+            exchange.lead(order, leader).await;
+        });
     }
 
     async fn lead(&self, order: Order, mut leader: Leading) {
         let asked = self.clock.now();
         let answer = order.origin.fetch(order.ask()).await;
-        let times = Times { request: asked, response: self.clock.now() };
+        let times = Times {
+            request: asked,
+            response: self.clock.now(),
+        };
         match answer {
             Err(error) => {
                 leader.failed(Arc::new(error));
@@ -151,7 +170,12 @@ impl Exchange {
             Ok(answer) => match (&order.stored, answer.status) {
                 (Some(stored), StatusCode::NOT_MODIFIED) => {
                     let source = Arc::clone(&answer.source);
-                    let from = Provenance { id: stored.head.id, source, times, position: leader.position };
+                    let from = Provenance {
+                        id: stored.head.id,
+                        source,
+                        times,
+                        position: leader.position,
+                    };
                     let freshened = Arc::new(intake::freshened(stored, &order, &answer, from));
                     self.cache.memory.insert(&order.key, Arc::clone(&freshened));
                     leader.stored(freshened);
@@ -163,21 +187,35 @@ impl Exchange {
 
     /// Takes a new response in: announces its head, then passes its body on, and stores it when it came whole.
     async fn receive(&self, order: Order, answer: Answer, times: Times, mut leader: Leading) {
-        let Answer { status, headers, length, mut body, source } = answer;
+        let Answer {
+            status,
+            headers,
+            length,
+            mut body,
+            source,
+        } = answer;
         let id = self.next_id();
-        let from = Provenance { id, source, times, position: leader.position };
+        let from = Provenance {
+            id,
+            source,
+            times,
+            position: leader.position,
+        };
         let judged = intake::judge(&order, status, headers, length, from);
         let head = Arc::new(judged.head);
         let allowance = match judged.verdict {
-            Ok(()) if length.is_none_or(|length| length <= self.cache.object_bytes_max) => {
-                self.cache.budget.reserve(length.unwrap_or(0), self.cache.object_bytes_max)
-            }
+            Ok(()) if length.is_none_or(|length| length <= self.cache.object_bytes_max) => self
+                .cache
+                .budget
+                .reserve(length.unwrap_or(0), self.cache.object_bytes_max),
             _ => None,
         };
         let not_stored = match judged.verdict {
             Err(why) => Some(why),
             Ok(()) if allowance.is_some() => None,
-            Ok(()) if length.is_some_and(|length| length > self.cache.object_bytes_max) => Some(NotStored::TooLarge),
+            Ok(()) if length.is_some_and(|length| length > self.cache.object_bytes_max) => {
+                Some(NotStored::TooLarge)
+            }
             Ok(()) => Some(NotStored::OverBudget),
         };
         if let Some(why) = not_stored {
@@ -185,7 +223,13 @@ impl Exchange {
         }
         let (mut writer, joiner) = inflight::open(length, allowance);
         let own = not_stored.and_then(|_| joiner.join());
-        let arriving = Arc::new(Arriving { head: Arc::clone(&head), length, not_stored, joiner, own: Mutex::new(own) });
+        let arriving = Arc::new(Arriving {
+            head: Arc::clone(&head),
+            length,
+            not_stored,
+            joiner,
+            own: Mutex::new(own),
+        });
         // The leader of a kept body stays in the table until the body is stored, so that nobody asks for it again.
         let _leader = if not_stored.is_some() {
             if !leader.own(arriving) {
@@ -228,8 +272,15 @@ async fn pump(body: &mut origin::Body, writer: &mut Writer) -> Result<(), Broken
 }
 
 /// What a landing means for `request`; `None` when it must fetch alone.
-fn settle(landing: Landing<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>, request: &Request) -> Option<Fetched> {
-    let suits = |head: &Head| head.vary.as_ref().is_none_or(|vary| vary.matches(&request.headers));
+fn settle(
+    landing: Landing<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>,
+    request: &Request,
+) -> Option<Fetched> {
+    let suits = |head: &Head| {
+        head.vary
+            .as_ref()
+            .is_none_or(|vary| vary.matches(&request.headers))
+    };
     match landing {
         Landing::Arriving(arriving) => suits(&arriving.head).then_some(Fetched::Arriving(arriving)),
         Landing::Own(arriving) => Some(Fetched::Arriving(arriving)),
@@ -239,21 +290,41 @@ fn settle(landing: Landing<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error
     }
 }
 
+/// What is said of an origin that takes its time while something stale is served.
+pub(super) fn slow() -> origin::Error {
+    origin::Error::new(
+        origin::error::Kind::HttpResponseTimeout,
+        "the origin takes its time",
+    )
+}
+
 fn abandoned() -> Fetched {
-    Fetched::Failed(Arc::new(origin::Error::new(origin::error::Kind::ProxyInternalError, "the fetch was given up")))
+    Fetched::Failed(Arc::new(origin::Error::new(
+        origin::error::Kind::ProxyInternalError,
+        "the fetch was given up",
+    )))
 }
 
 impl Order {
     /// What to ask the origin.
     fn ask(&self) -> Ask {
-        let condition = self.stored.as_ref().filter(|_| self.range.is_none()).and_then(|stored| {
-            let conditions = validation::conditions(&stored.head.origin_fields);
-            (!conditions.is_empty()).then(|| Condition {
-                etag: conditions.etag,
-                last_modified: conditions.last_modified,
-                source: Arc::clone(&stored.head.source),
-            })
-        });
-        Ask { path: self.key.path().to_owned(), head: false, condition, range: self.range }
+        let condition = self
+            .stored
+            .as_ref()
+            .filter(|_| self.range.is_none())
+            .and_then(|stored| {
+                let conditions = validation::conditions(&stored.head.origin_fields);
+                (!conditions.is_empty()).then(|| Condition {
+                    etag: conditions.etag,
+                    last_modified: conditions.last_modified,
+                    source: Arc::clone(&stored.head.source),
+                })
+            });
+        Ask {
+            path: self.key.path().to_owned(),
+            head: false,
+            condition,
+            range: self.range,
+        }
     }
 }

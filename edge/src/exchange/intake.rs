@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, VARY, VIA,
+    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -68,7 +69,13 @@ pub struct Provenance {
 }
 
 /// Judges an answer with these fields, whose body has `length` bytes if that is known.
-pub fn judge(order: &Order, status: StatusCode, headers: HeaderMap, length: Option<u64>, from: Provenance) -> Judged {
+pub fn judge(
+    order: &Order,
+    status: StatusCode,
+    headers: HeaderMap,
+    length: Option<u64>,
+    from: Provenance,
+) -> Judged {
     let settings = order.site.settings();
     let lifetimes = &order.site.rule(order.key.path()).lifetimes;
     let directives = directives::effective(&headers, &TARGETED);
@@ -92,7 +99,14 @@ pub fn judge(order: &Order, status: StatusCode, headers: HeaderMap, length: Opti
         fields,
         source: from.source,
         vary: vary.unwrap_or_default(),
-        lifetime: freshness::lifetime(status, &headers, &directives, from.times, lifetimes, settings.strict),
+        lifetime: freshness::lifetime(
+            status,
+            &headers,
+            &directives,
+            from.times,
+            lifetimes,
+            settings.strict,
+        ),
         response_time: from.times.response,
         initial_age: freshness::corrected_initial_age(&headers, from.times),
         position: from.position,
@@ -107,7 +121,12 @@ pub fn judge(order: &Order, status: StatusCode, headers: HeaderMap, length: Opti
 }
 
 /// `stored` after the origin confirmed it with a 304 (RFC 9111 3.2, 4.3.4). Its forms stay, their fields are made anew.
-pub fn freshened(stored: &StoredResponse, order: &Order, answer: &Answer, from: Provenance) -> StoredResponse {
+pub fn freshened(
+    stored: &StoredResponse,
+    order: &Order,
+    answer: &Answer,
+    from: Provenance,
+) -> StoredResponse {
     let headers = validation::freshen(&stored.head.origin_fields, &answer.headers);
     let length = stored.own_form().map(|form| form.body.len() as u64);
     let head = Arc::new(judge(order, stored.head.status, headers, length, from).head);
@@ -129,7 +148,13 @@ pub fn own_form(head: &Head, body: Bytes) -> Form {
 pub fn form(head: &Head, coding: Coding, suffix: &'static str, body: Bytes) -> Form {
     let mut fields = form_fields(head, coding, suffix);
     fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
-    Form { coding, suffix, body, fields, improvable: false }
+    Form {
+        coding,
+        suffix,
+        body,
+        fields,
+        improvable: false,
+    }
 }
 
 /// The fields of a form, but for its length.
@@ -154,14 +179,25 @@ pub fn form_fields(head: &Head, coding: Coding, suffix: &str) -> HeaderMap {
 /// The entity tag of the form that `suffix` names.
 pub fn form_etag(head: &Head, suffix: &str) -> Option<HeaderValue> {
     let base = head.etag.as_ref()?;
-    if suffix.is_empty() { Some(base.clone()) } else { validator::coded_etag(base, suffix) }
+    if suffix.is_empty() {
+        Some(base.clone())
+    } else {
+        validator::coded_etag(base, suffix)
+    }
 }
 
 /// The coding in which the origin sent the body; `None` for one (or several) that we do not know.
 fn coding_of(headers: &HeaderMap) -> Option<Coding> {
-    let mut codings = lists::members(headers.get_all(CONTENT_ENCODING)).filter(|coding| !is_aws_chunked(coding));
-    let Some(first) = codings.next() else { return Some(Coding::Identity) };
-    if codings.next().is_some() { None } else { Coding::from_token(first) }
+    let mut codings =
+        lists::members(headers.get_all(CONTENT_ENCODING)).filter(|coding| !is_aws_chunked(coding));
+    let Some(first) = codings.next() else {
+        return Some(Coding::Identity);
+    };
+    if codings.next().is_some() {
+        None
+    } else {
+        Coding::from_token(first)
+    }
 }
 
 /// Uploads that were streamed to S3 in signed chunks leave this in Content-Encoding; the body has nothing of it.
@@ -170,8 +206,12 @@ fn is_aws_chunked(coding: &str) -> bool {
 }
 
 fn without_aws_chunked(value: &HeaderValue) -> Option<HeaderValue> {
-    let kept: Vec<&str> = lists::members([value]).filter(|coding| !is_aws_chunked(coding)).collect();
-    (!kept.is_empty()).then(|| HeaderValue::try_from(kept.join(", ")).ok()).flatten()
+    let kept: Vec<&str> = lists::members([value])
+        .filter(|coding| !is_aws_chunked(coding))
+        .collect();
+    (!kept.is_empty())
+        .then(|| HeaderValue::try_from(kept.join(", ")).ok())
+        .flatten()
 }
 
 /// Whether other codings may be made of the body.
@@ -182,7 +222,10 @@ fn is_codable(
     coding: Option<Coding>,
     length: Option<u64>,
 ) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     status == StatusCode::OK
         && coding == Some(Coding::Identity)
         && !directives.no_transform
@@ -209,7 +252,9 @@ fn dress(fields: &mut HeaderMap, origin: &HeaderMap, codable: bool, coding: Opti
     }
     let negotiated = codable || coding.is_some_and(|coding| coding != Coding::Identity);
     let named: Vec<&str> = lists::members(fields.get_all(VARY)).collect();
-    let says_it = named.iter().any(|name| name.eq_ignore_ascii_case("accept-encoding"));
+    let says_it = named
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case("accept-encoding"));
     let starred = lists::members(origin.get_all(VARY)).any(|name| name == "*");
     if negotiated && !says_it && !starred {
         fields.append(VARY, HeaderValue::from_static("Accept-Encoding"));

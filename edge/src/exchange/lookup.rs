@@ -45,38 +45,75 @@ pub struct Stale {
 }
 
 /// Looks `key` up for `request`.
-pub fn lookup(memory: &Memory, epochs: &Epochs, key: &Key, request: &Request, strict: bool, now: Timestamp) -> Lookup {
+pub fn lookup(
+    memory: &Memory,
+    epochs: &Epochs,
+    key: &Key,
+    request: &Request,
+    strict: bool,
+    now: Timestamp,
+) -> Lookup {
     let directives = RequestDirectives::parse(&request.headers);
     let absent = |why| match directives.only_if_cached {
         true => Lookup::OnlyIfCached,
         false => Lookup::Forward { why, stale: None },
     };
-    let Some(entry) = memory.find(key) else { return absent(Forward::UriMiss) };
+    let Some(entry) = memory.find(key) else {
+        return absent(Forward::UriMiss);
+    };
     let mut why = Forward::UriMiss;
     for stored in entry.variants() {
         let standing = standing(epochs, key, stored);
         if standing == Standing::Purged {
             continue;
         }
-        if stored.head.vary.as_ref().is_some_and(|vary| !vary.matches(&request.headers)) {
+        if stored
+            .head
+            .vary
+            .as_ref()
+            .is_some_and(|vary| !vary.matches(&request.headers))
+        {
             why = Forward::VaryMiss;
             continue;
         }
-        return weigh(stored, &directives, standing == Standing::SoftlyPurged, strict, now);
+        return weigh(
+            stored,
+            &directives,
+            standing == Standing::SoftlyPurged,
+            strict,
+            now,
+        );
     }
     absent(why)
 }
 
-fn weigh(stored: &Arc<StoredResponse>, request: &RequestDirectives, purged: bool, strict: bool, now: Timestamp) -> Lookup {
+fn weigh(
+    stored: &Arc<StoredResponse>,
+    request: &RequestDirectives,
+    purged: bool,
+    strict: bool,
+    now: Timestamp,
+) -> Lookup {
     let stored = Arc::clone(stored);
     match staleness::judge(&stored.head.lifetime, age(&stored, now), request, purged, strict) {
         Verdict::Fresh => Lookup::Fresh(stored),
         Verdict::StaleAllowed => Lookup::StaleAllowed(stored),
         Verdict::StaleWhileRevalidate => Lookup::WhileRevalidating(stored),
         Verdict::OnlyIfCached => Lookup::OnlyIfCached,
-        Verdict::MustValidate { why, stale_if_error_left } => Lookup::Forward {
-            why: if why == Why::Request { Forward::Request } else { Forward::Stale },
-            stale: Some(Stale { stored, on_error: stale_if_error_left, purged }),
+        Verdict::MustValidate {
+            why,
+            stale_if_error_left,
+        } => Lookup::Forward {
+            why: if why == Why::Request {
+                Forward::Request
+            } else {
+                Forward::Stale
+            },
+            stale: Some(Stale {
+                stored,
+                on_error: stale_if_error_left,
+                purged,
+            }),
         },
     }
 }

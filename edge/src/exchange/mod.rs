@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -37,7 +38,7 @@ use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
 use crate::cache::store::{Budget, Memory, StoredResponse};
 use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
-use crate::origin::{AskedRange, Origins};
+use crate::origin::{self, AskedRange, Origins};
 use crate::representation::range::{self, Selection};
 use crate::site::{Router, Site};
 use crate::telemetry::metrics::Label as _;
@@ -54,6 +55,7 @@ pub struct Exchange {
     routes: ArcSwap<Routes>,
     cache: Cache,
     forms: recode::Forms,
+    purge_method: PurgeMethod,
     sinks: Arc<Sinks>,
     clock: Clock,
     control: Handle,
@@ -71,6 +73,8 @@ pub struct Parts {
     pub routes: Routes,
     /// What is kept.
     pub cache: Cache,
+    /// How `PURGE` is answered.
+    pub purge_method: PurgeMethod,
     /// Where records go.
     pub sinks: Arc<Sinks>,
     /// The time.
@@ -85,6 +89,17 @@ pub struct Parts {
     pub recode_share: f64,
     /// How long to wait for the origin when something stale stands by.
     pub patience: Duration,
+}
+
+/// Answers the `PURGE` method on sites that allow it: the operator's side, which knows tokens.
+pub struct PurgeMethod(pub Box<Purger>);
+
+type Purger = dyn Fn(&Request) -> http::Response<Bytes> + Send + Sync;
+
+impl std::fmt::Debug for PurgeMethod {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PurgeMethod(..)")
+    }
 }
 
 /// The cache's parts.
@@ -106,7 +121,7 @@ pub struct Cache {
 #[derive(Debug)]
 pub struct Routes {
     /// Host and path to site and rule.
-    pub router: Router,
+    pub router: Arc<Router>,
     /// Origins by name.
     pub origins: Origins,
     /// The cache's name in Cache-Status.
@@ -157,6 +172,7 @@ impl Exchange {
             routes: ArcSwap::from_pointee(parts.routes),
             cache: parts.cache,
             forms,
+            purge_method: parts.purge_method,
             sinks: parts.sinks,
             clock: parts.clock,
             control: parts.control,
@@ -201,17 +217,30 @@ impl Exchange {
             Ok(key) => key,
             Err(why) => return self.fail(request, Some(&site), Failure::BadPath(why)),
         };
-        let routed = Routed { site_name: site.shared_name(), routes, site, key };
+        let routed = Routed {
+            site_name: site.shared_name(),
+            routes,
+            site,
+            key,
+        };
         let now = self.clock.now();
         let strict = routed.site.settings().strict;
-        match lookup::lookup(&self.cache.memory, &self.cache.epochs, &routed.key, &request, strict, now) {
+        match lookup::lookup(
+            &self.cache.memory,
+            &self.cache.epochs,
+            &routed.key,
+            &request,
+            strict,
+            now,
+        ) {
             Lookup::Fresh(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::StaleAllowed(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::WhileRevalidating(stored) => {
                 if let Some(order) = order(&request, &routed, Some(Arc::clone(&stored))) {
                     self.revalidate(order);
                 }
-                self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate)).await
+                self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate))
+                    .await
             }
             Lookup::Forward { why, stale } => self.forward(request, &routed, why, stale).await,
             Lookup::OnlyIfCached => self.fail(request, Some(&routed.site), Failure::OnlyIfCached),
@@ -233,10 +262,21 @@ impl Exchange {
         };
         let location = format!("https://{}{port}{}", request.host, request.target);
         let Ok(location) = HeaderValue::try_from(location) else {
-            return self.fail(request, Some(&site), Failure::BadRequest(error::BadRequest::TargetCharacter));
+            return self.fail(
+                request,
+                Some(&site),
+                Failure::BadRequest(error::BadRequest::TargetCharacter),
+            );
         };
         let fields = HeaderMap::from_iter([(LOCATION, location)]);
-        self.plain(request, site.shared_name(), StatusCode::PERMANENT_REDIRECT, fields, Body::Empty, None)
+        self.plain(
+            request,
+            site.shared_name(),
+            StatusCode::PERMANENT_REDIRECT,
+            fields,
+            Body::Empty,
+            None,
+        )
     }
 
     /// Answers a request that did not pass the validator.
@@ -269,8 +309,12 @@ impl Exchange {
             None => (Outcome::Hit, None),
             stale => (Outcome::HitStale, stale),
         };
-        let status = Status { handling: Handling::Hit { ttl }, detail };
-        self.respond(request, routed, Subject::Stored(stored), status, outcome).await
+        let status = Status {
+            handling: Handling::Hit { ttl },
+            detail,
+        };
+        self.respond(request, routed, Subject::Stored(stored), status, outcome)
+            .await
     }
 
     /// Asks the origin, and answers with what came: a new response, the stored one confirmed, or the stale one after all.
@@ -285,47 +329,90 @@ impl Exchange {
         let Some(order) = order(&request, routed, stored) else {
             return self.fail(request, Some(&routed.site), error::no_origin());
         };
-        let outcome = self.fetch(order.clone(), &request, stale.as_ref()).await;
-        let collapsed = outcome.collapsed;
-        let forwarded = |status: Option<u16>, stored: bool, ttl: Option<i64>| Handling::Forwarded {
-            reason: why,
-            status,
-            stored,
-            collapsed,
-            ttl,
+        let came = self.fetch(order.clone(), &request, stale.as_ref()).await;
+        let forwarded = Forwarded {
+            why,
+            collapsed: came.collapsed,
         };
-        match outcome.fetched {
+        match came.fetched {
             Fetched::Stored(stored) => {
                 let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
-                let status = Status { handling: forwarded(Some(304), true, Some(ttl)), detail: None };
-                self.respond(request, routed, Subject::Stored(stored), status, Outcome::Revalidated).await
+                let status = Status {
+                    handling: forwarded.to(Some(304), true, Some(ttl)),
+                    detail: None,
+                };
+                self.respond(
+                    request,
+                    routed,
+                    Subject::Stored(stored),
+                    status,
+                    Outcome::Revalidated,
+                )
+                .await
             }
             Fetched::Arriving(arriving) => {
                 let arriving = match asked_range(&request, &arriving) {
                     Some(range) => self.fetch_range(order, range, &request, arriving).await,
                     None => arriving,
                 };
-                let detail = arriving.not_stored.map(Detail::NotStored);
-                let code = arriving.head.status.as_u16();
-                let status = Status { handling: forwarded(Some(code), arriving.not_stored.is_none(), None), detail };
-                let outcome = if collapsed { Outcome::Collapsed } else { Outcome::Miss };
-                self.respond(request, routed, Subject::Arriving(arriving), status, outcome).await
+                self.pass_on(request, routed, arriving, forwarded).await
             }
-            Fetched::Failed(error) => {
-                let Some(stale) = stale.filter(|stale| stale.on_error) else {
-                    return self.fail(request, Some(&routed.site), Failure::from_origin(&error));
-                };
-                let detail = Some(Detail::StaleOnError(error.kind.token()));
-                let status = Status { handling: forwarded(None, false, None), detail };
-                self.respond(request, routed, Subject::Stored(stale.stored), status, Outcome::StaleError).await
-            }
+            Fetched::Failed(error) => self.fall_back(request, routed, stale, forwarded, &error).await,
             Fetched::Slow => {
-                let Some(stale) = stale else { return self.fail(request, Some(&routed.site), error::no_origin()) };
-                let detail = Some(Detail::StaleOnError("http_response_timeout"));
-                let status = Status { handling: forwarded(None, false, None), detail };
-                self.respond(request, routed, Subject::Stored(stale.stored), status, Outcome::StaleError).await
+                self.fall_back(request, routed, stale, forwarded, &fetch::slow())
+                    .await
             }
         }
+    }
+
+    /// Answers with a new response, while it arrives.
+    async fn pass_on(
+        self: &Arc<Self>,
+        request: Request,
+        routed: &Routed,
+        arriving: Arc<Arriving>,
+        forwarded: Forwarded,
+    ) -> Response {
+        let stored = arriving.not_stored.is_none();
+        let handling = forwarded.to(Some(arriving.head.status.as_u16()), stored, None);
+        let status = Status {
+            handling,
+            detail: arriving.not_stored.map(Detail::NotStored),
+        };
+        let outcome = if forwarded.collapsed {
+            Outcome::Collapsed
+        } else {
+            Outcome::Miss
+        };
+        self.respond(request, routed, Subject::Arriving(arriving), status, outcome)
+            .await
+    }
+
+    /// The origin failed: answers with what is stored, stale as it is, or with the failure (RFC 5861 section 4).
+    async fn fall_back(
+        self: &Arc<Self>,
+        request: Request,
+        routed: &Routed,
+        stale: Option<Stale>,
+        forwarded: Forwarded,
+        error: &origin::Error,
+    ) -> Response {
+        let Some(stale) = stale.filter(|stale| stale.on_error) else {
+            return self.fail(request, Some(&routed.site), Failure::from_origin(error));
+        };
+        let detail = Some(Detail::StaleOnError(error.kind.token()));
+        let status = Status {
+            handling: forwarded.to(None, false, None),
+            detail,
+        };
+        self.respond(
+            request,
+            routed,
+            Subject::Stored(stale.stored),
+            status,
+            Outcome::StaleError,
+        )
+        .await
     }
 
     /// Of a body too large to be kept, only the range that was asked for. The whole, if that fails.
@@ -344,24 +431,62 @@ impl Exchange {
     }
 
     fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
-        let preflight = (request.method == Method::OPTIONS).then(|| site.preflight(&request.headers)).flatten();
-        let Some(preflight) = preflight else { return self.fail(request, Some(site), Failure::MethodNotAllowed) };
+        if request.method.as_str() == "PURGE" && site.settings().purge_method {
+            let (head, body) = (self.purge_method.0)(&request).into_parts();
+            return self.plain(
+                request,
+                site.shared_name(),
+                head.status,
+                head.headers,
+                Body::Full(body),
+                None,
+            );
+        }
+        let preflight = (request.method == Method::OPTIONS)
+            .then(|| site.preflight(&request.headers))
+            .flatten();
+        let Some(preflight) = preflight else {
+            return self.fail(request, Some(site), Failure::MethodNotAllowed);
+        };
         let fields = preflight.iter().cloned().collect();
-        self.plain(request, site.shared_name(), StatusCode::NO_CONTENT, fields, Body::Empty, None)
+        self.plain(
+            request,
+            site.shared_name(),
+            StatusCode::NO_CONTENT,
+            fields,
+            Body::Empty,
+            None,
+        )
     }
 
     /// Whether this node wants traffic, for DNS health checks. No site is asked, and no origin.
     fn ready(self: &Arc<Self>, request: Request) -> Response {
         let ready = self.readiness.is_ready();
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         let mut text = String::from(if ready { "ready\n" } else { "not ready:" });
-        self.readiness.reasons().for_each(|reason| text.extend([" ", reason.token()]));
+        self.readiness
+            .reasons()
+            .for_each(|reason| text.extend([" ", reason.token()]));
         let fields = HeaderMap::from_iter([
-            (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+            (
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/plain; charset=utf-8"),
+            ),
             (http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             (CONTENT_LENGTH, HeaderValue::from(text.len())),
         ]);
-        self.plain(request, Arc::clone(&self.nowhere), status, fields, Body::Full(text.into()), None)
+        self.plain(
+            request,
+            Arc::clone(&self.nowhere),
+            status,
+            fields,
+            Body::Full(text.into()),
+            None,
+        )
     }
 
     /// Answers with a failure: its status, its fields, and a body that suits the path.
@@ -371,7 +496,12 @@ impl Exchange {
         let mut fields = failure.fields(if embeds { "GET, HEAD, OPTIONS" } else { "GET, HEAD" });
         let path = request.target.path();
         if let Some(site) = site {
-            fields.extend(site.rule(path).fields(request.scheme == Scheme::Https).iter().cloned());
+            fields.extend(
+                site.rule(path)
+                    .fields(request.scheme == Scheme::Https)
+                    .iter()
+                    .cloned(),
+            );
         }
         let body = error::fill(&mut fields, status, path);
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -395,9 +525,18 @@ impl Exchange {
         body: Body,
         outcome: Option<Outcome>,
     ) -> Response {
-        let body = if request.method == Method::HEAD { Body::Empty } else { body };
+        let body = if request.method == Method::HEAD {
+            Body::Empty
+        } else {
+            body
+        };
         let record = Box::new(Record::new(&self.sinks, request, &site, status, outcome));
-        Response { status, headers, body, record }
+        Response {
+            status,
+            headers,
+            body,
+            record,
+        }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -406,6 +545,25 @@ impl Exchange {
 
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A request that went forward, for Cache-Status.
+#[derive(Clone, Copy, Debug)]
+struct Forwarded {
+    why: Forward,
+    collapsed: bool,
+}
+
+impl Forwarded {
+    fn to(self, status: Option<u16>, stored: bool, ttl: Option<i64>) -> Handling {
+        Handling::Forwarded {
+            reason: self.why,
+            status,
+            stored,
+            collapsed: self.collapsed,
+            ttl,
+        }
     }
 }
 
@@ -431,7 +589,10 @@ fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
         return None;
     }
     match range::select(asked, arriving.length?) {
-        Selection::Single(part) => Some(AskedRange::From { first: part.start, last: Some(part.end - 1) }),
+        Selection::Single(part) => Some(AskedRange::From {
+            first: part.start,
+            last: Some(part.end - 1),
+        }),
         _ => None,
     }
 }

@@ -72,13 +72,25 @@ impl Forms {
     /// The table of forms, and the queue of those to be bettered, which [`start_bettering`] empties.
     pub(super) fn new() -> (Self, Receiver<Improvement>) {
         let (improvements, waiting) = sync_channel(IMPROVEMENTS_MAX);
-        (Self { jobs: Mutex::default(), coders: Semaphore::new(CODERS), improvements }, waiting)
+        (
+            Self {
+                jobs: Mutex::default(),
+                coders: Semaphore::new(CODERS),
+                improvements,
+            },
+            waiting,
+        )
     }
 }
 
 impl Exchange {
     /// The form of `subject` in `coding`; `None` when too many are in the making.
-    pub(super) async fn follow_form(self: &Arc<Self>, key: &Key, subject: &Subject, coding: Coding) -> Option<Following> {
+    pub(super) async fn follow_form(
+        self: &Arc<Self>,
+        key: &Key,
+        subject: &Subject,
+        coding: Coding,
+    ) -> Option<Following> {
         let head = Arc::clone(subject.head());
         if let Some(form) = self.made(key, head.id, coding) {
             return Some(Following::Made(form));
@@ -92,7 +104,12 @@ impl Exchange {
             body.extend_from_slice(&chunk.ok()?);
         }
         let suffix = suffix(coding);
-        Some(Following::Made(Arc::new(intake::form(&head, coding, suffix, body.freeze()))))
+        Some(Following::Made(Arc::new(intake::form(
+            &head,
+            coding,
+            suffix,
+            body.freeze(),
+        ))))
     }
 
     /// The form, if it was made since the subject was looked up.
@@ -121,13 +138,26 @@ impl Exchange {
             Subject::Stored(stored) => Source::Whole(stored.own_form()?.body.clone()),
             Subject::Arriving(arriving) => Source::Arriving(arriving.reader()?),
         };
-        let allowance = if kept { self.cache.budget.reserve(0, self.cache.object_bytes_max) } else { None };
+        let allowance = if kept {
+            self.cache.budget.reserve(0, self.cache.object_bytes_max)
+        } else {
+            None
+        };
         let (writer, joiner) = inflight::open(None, allowance);
         let reader = joiner.join()?;
         jobs.insert((head.id, coding), joiner);
         drop(jobs);
-        let job = Job { exchange: Arc::clone(self), key: key.clone(), head, coding };
-        self.drain.spawn_on(&self.control, "form", async move { job.run(source, writer).await });
+        let job = Job {
+            exchange: Arc::clone(self),
+            key: key.clone(),
+            head,
+            coding,
+        };
+        self.drain.spawn_on(
+            &self.control,
+            "form",
+            async move { job.run(source, writer).await },
+        );
         Some((length, reader))
     }
 }
@@ -162,7 +192,9 @@ impl Job {
             Coding::Identity => Decoder::new(self.head.coding).map(Coder::Decode),
             coding => Encoder::new(coding, Quality::Fast).map(Coder::Encode),
         };
-        let Some(coder) = coder else { return writer.fail(Broken::Coding) };
+        let Some(coder) = coder else {
+            return writer.fail(Broken::Coding);
+        };
         match self.code(coder, &mut source, &mut writer).await {
             Ok(()) => self.keep(writer),
             Err(why) => writer.fail(why),
@@ -205,10 +237,17 @@ impl Job {
         if let Ok(Some(body)) = writer.whole() {
             let mut form = intake::form(&self.head, self.coding, suffix(self.coding), body);
             form.improvable = self.coding != Coding::Identity;
-            self.exchange.cache.memory.update(&self.key, self.head.id, |stored| stored.with_form(form.clone()));
+            self.exchange
+                .cache
+                .memory
+                .update(&self.key, self.head.id, |stored| stored.with_form(form.clone()));
             self.exchange.metrics().forms_made.inc();
             if form.improvable {
-                let improvement = Improvement { key: self.key.clone(), id: self.head.id, coding: self.coding };
+                let improvement = Improvement {
+                    key: self.key.clone(),
+                    id: self.head.id,
+                    coding: self.coding,
+                };
                 // A full queue leaves the fast form in place.
                 let _ = self.exchange.forms.improvements.try_send(improvement);
             }
@@ -219,7 +258,12 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        let mut jobs = self.exchange.forms.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self
+            .exchange
+            .forms
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         jobs.remove(&(self.head.id, self.coding));
     }
 }
@@ -247,34 +291,55 @@ impl Coder {
 }
 
 fn suffix(coding: Coding) -> &'static str {
-    if coding == Coding::Identity { DECODED } else { coding.suffix(Quality::Fast) }
+    if coding == Coding::Identity {
+        DECODED
+    } else {
+        coding.suffix(Quality::Fast)
+    }
 }
 
 /// Starts the thread that betters forms, one at a time, within `share` of a core. It ends when `exchange` is gone.
-pub(super) fn start_bettering(exchange: Weak<Exchange>, waiting: Receiver<Improvement>, share: f64) -> io::Result<()> {
+pub(super) fn start_bettering(
+    exchange: Weak<Exchange>,
+    waiting: Receiver<Improvement>,
+    share: f64,
+) -> io::Result<()> {
     if share <= 0.0 {
         return Ok(());
     }
     let better_forms = move || {
         while let Ok(improvement) = waiting.recv() {
-            let Some(exchange) = exchange.upgrade() else { return };
+            let Some(exchange) = exchange.upgrade() else {
+                return;
+            };
             if let Err(error) = improvement.make(&exchange, share.min(1.0)) {
                 tracing::warn!(key = improvement.key.as_str(), %error, "a better form could not be made");
             }
         }
     };
-    std::thread::Builder::new().name("portico-forms".into()).spawn(better_forms).map(drop)
+    std::thread::Builder::new()
+        .name("portico-forms".into())
+        .spawn(better_forms)
+        .map(drop)
 }
 
 impl Improvement {
     fn make(&self, exchange: &Exchange, share: f64) -> io::Result<()> {
-        let Some(entry) = exchange.cache.memory.find(&self.key) else { return Ok(()) };
-        let Some(stored) = entry.variants().iter().find(|stored| stored.head.id == self.id) else { return Ok(()) };
-        let (Some(own), Some(fast)) = (stored.own_form(), stored.form(self.coding)) else { return Ok(()) };
+        let Some(entry) = exchange.cache.memory.find(&self.key) else {
+            return Ok(());
+        };
+        let Some(stored) = entry.variants().iter().find(|stored| stored.head.id == self.id) else {
+            return Ok(());
+        };
+        let (Some(own), Some(fast)) = (stored.own_form(), stored.form(self.coding)) else {
+            return Ok(());
+        };
         if !fast.improvable || own.body.len() > IMPROVED_BYTES_MAX {
             return Ok(());
         }
-        let Some(mut encoder) = Encoder::new(self.coding, Quality::Best) else { return Ok(()) };
+        let Some(mut encoder) = Encoder::new(self.coding, Quality::Best) else {
+            return Ok(());
+        };
         let mut body = BytesMut::new();
         for piece in own.body.chunks(PIECE_BYTES) {
             let began = exchange.clock.now();
@@ -282,12 +347,21 @@ impl Improvement {
             rest(exchange.clock.now().since(began), share);
         }
         body.extend_from_slice(&encoder.finish()?);
-        let better = (body.len() < fast.body.len())
-            .then(|| intake::form(&stored.head, self.coding, self.coding.suffix(Quality::Best), body.freeze()));
+        let better = (body.len() < fast.body.len()).then(|| {
+            intake::form(
+                &stored.head,
+                self.coding,
+                self.coding.suffix(Quality::Best),
+                body.freeze(),
+            )
+        });
         let mut settled = Form::clone(fast);
         settled.improvable = false;
         let settled = better.unwrap_or(settled);
-        exchange.cache.memory.update(&self.key, self.id, |stored| stored.with_form(settled.clone()));
+        exchange
+            .cache
+            .memory
+            .update(&self.key, self.id, |stored| stored.with_form(settled.clone()));
         Ok(())
     }
 }

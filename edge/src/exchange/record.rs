@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::{REFERER, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::StatusCode;
 
 use super::message::Request;
 use crate::cache::policy::storability::NotStored;
@@ -38,10 +38,21 @@ impl Label for End {
 #[derive(Debug)]
 pub struct Record(Then);
 
+/// What is counted and logged.
+struct Write {
+    sinks: Arc<Sinks>,
+    outcome: Option<Outcome>,
+    entry: Entry,
+}
+
 /// What follows when the last byte has left.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a record is boxed as it is, and nearly all are the large variant"
+)]
 enum Then {
     /// The exchange is counted and logged.
-    Write { sinks: Arc<Sinks>, outcome: Option<Outcome>, entry: Entry },
+    Write(Write),
     /// Somebody else is told.
     Tell(Box<dyn FnOnce(u64, End) + Send>),
 }
@@ -49,7 +60,7 @@ enum Then {
 impl std::fmt::Debug for Then {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Write { entry, .. } => entry.fmt(f),
+            Self::Write(write) => write.entry.fmt(f),
             Self::Tell(_) => f.write_str("Tell(..)"),
         }
     }
@@ -57,7 +68,13 @@ impl std::fmt::Debug for Then {
 
 impl Record {
     /// The record of `request`, answered with `status`. `site` is its name, or `-` where none has the host.
-    pub fn new(sinks: &Arc<Sinks>, request: Request, site: &Arc<str>, status: StatusCode, outcome: Option<Outcome>) -> Self {
+    pub fn new(
+        sinks: &Arc<Sinks>,
+        request: Request,
+        site: &Arc<str>,
+        status: StatusCode,
+        outcome: Option<Outcome>,
+    ) -> Self {
         let field = |name| request.headers.get(name).cloned();
         let entry = Entry {
             scheme: request.scheme.token(),
@@ -78,7 +95,11 @@ impl Record {
             host: request.host,
             target: request.target,
         };
-        Self(Then::Write { sinks: Arc::clone(sinks), outcome, entry })
+        Self(Then::Write(Write {
+            sinks: Arc::clone(sinks),
+            outcome,
+            entry,
+        }))
     }
 
     /// A record whose end is told to `observer`, for answers that are not the exchange's.
@@ -88,8 +109,8 @@ impl Record {
 
     /// Notes the coding of the body.
     pub fn set_coding(&mut self, coding: Coding) {
-        if let Then::Write { entry, .. } = &mut self.0 {
-            entry.coding = coding.token();
+        if let Then::Write(write) = &mut self.0 {
+            write.entry.coding = coding.token();
         }
     }
 
@@ -97,9 +118,13 @@ impl Record {
     pub fn finish(self: Box<Self>, sent: u64, end: End) {
         let (sinks, outcome, mut entry) = match self.0 {
             Then::Tell(observer) => return observer(sent, end),
-            Then::Write { sinks, outcome, entry } => (sinks, outcome, entry),
+            Then::Write(write) => (write.sinks, write.outcome, write.entry),
         };
-        let Sinks { metrics, access, clock } = &*sinks;
+        let Sinks {
+            metrics,
+            access,
+            clock,
+        } = &*sinks;
         entry.bytes = sent;
         entry.end = end.token();
         entry.duration = clock.now().since(entry.received);
@@ -131,8 +156,16 @@ impl Sinks {
     /// # Errors
     ///
     /// When the log's file cannot be opened.
-    pub fn new(registry: &Registry, log: Option<&crate::config::AccessLog>, clock: Clock) -> std::io::Result<Self> {
-        Ok(Self { metrics: Metrics::register(registry), access: AccessLog::start(log, registry)?, clock })
+    pub fn new(
+        registry: &Registry,
+        log: Option<&crate::config::AccessLog>,
+        clock: Clock,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            metrics: Metrics::register(registry),
+            access: AccessLog::start(log, registry)?,
+            clock,
+        })
     }
 }
 
@@ -171,17 +204,23 @@ impl Metrics {
             ),
             stored: registry.counter("edge_cache_stored_total", "Responses stored."),
             not_stored: registry.family("edge_cache_not_stored_total", "Responses not stored, by reason."),
-            revalidations_skipped: registry
-                .counter("edge_revalidations_skipped_total", "Background revalidations over the limit."),
+            revalidations_skipped: registry.counter(
+                "edge_revalidations_skipped_total",
+                "Background revalidations over the limit.",
+            ),
             forms_made: registry.counter("edge_forms_made_total", "Coded forms made."),
-            forms_skipped: registry.counter("edge_forms_skipped_total", "Coded forms not made, over the limit."),
+            forms_skipped: registry.counter(
+                "edge_forms_skipped_total",
+                "Coded forms not made, over the limit.",
+            ),
         }
     }
 }
 
 /// Seconds; from 50 µs, where a hit lies, to the longest that an origin may take.
-const FIRST_BYTE_BOUNDS: [f64; 14] =
-    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+const FIRST_BYTE_BOUNDS: [f64; 14] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0,
+];
 
 /// The class of a status code.
 #[derive(Clone, Copy, Debug)]

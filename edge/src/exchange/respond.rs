@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    DATE, ETAG, IF_RANGE, RANGE, VIA,
+    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, DATE, ETAG, IF_RANGE, RANGE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -90,17 +90,31 @@ impl Exchange {
         let mut answer = match conditions {
             precondition::Outcome::Failed => Answer::bare(StatusCode::PRECONDITION_FAILED, HeaderMap::new()),
             precondition::Outcome::NotModified(etag) => Answer::not_modified(&head, etag),
-            precondition::Outcome::Proceed => match self.realise(&request, routed, &subject, plan, etag.as_ref()).await {
+            precondition::Outcome::Proceed => match self
+                .realise(&request, routed, &subject, plan, etag.as_ref())
+                .await
+            {
                 Ok(answer) => answer,
                 Err(failure) => return self.fail(request, Some(&routed.site), failure),
             },
         };
         self.finish_fields(&mut answer.fields, &request, routed, &head, status, outcome);
         let head_only = request.method == Method::HEAD;
-        let mut record = Record::new(&self.sinks, request, &routed.site_name, answer.status, Some(outcome));
+        let mut record = Record::new(
+            &self.sinks,
+            request,
+            &routed.site_name,
+            answer.status,
+            Some(outcome),
+        );
         record.set_coding(answer.coding);
         let body = if head_only { Body::Empty } else { answer.body };
-        Response { status: answer.status, headers: answer.fields, body, record: Box::new(record) }
+        Response {
+            status: answer.status,
+            headers: answer.fields,
+            body,
+            record: Box::new(record),
+        }
     }
 
     /// Turns the plan into fields and a body.
@@ -124,13 +138,29 @@ impl Exchange {
                 if let Some(length) = arriving.length {
                     fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
                 }
-                let reader = if is_head { None } else { Some(arriving.reader().ok_or_else(error::no_origin)?) };
-                Ok(arriving_answer(request, head, fields, arriving.length, reader, etag))
+                let reader = if is_head {
+                    None
+                } else {
+                    Some(arriving.reader().ok_or_else(error::no_origin)?)
+                };
+                Ok(arriving_answer(
+                    request,
+                    head,
+                    fields,
+                    arriving.length,
+                    reader,
+                    etag,
+                ))
             }
             (Plan::Coded(coding, suffix), _) => {
                 if is_head {
                     let fields = intake::form_fields(head, coding, suffix);
-                    return Ok(Answer { status: head.status, fields, body: Body::Empty, coding });
+                    return Ok(Answer {
+                        status: head.status,
+                        fields,
+                        body: Body::Empty,
+                        coding,
+                    });
                 }
                 self.coded(request, routed, subject, coding, suffix, etag).await
             }
@@ -153,7 +183,12 @@ impl Exchange {
             Some(recode::Following::Made(form)) => Ok(whole(request, head, &form, etag)),
             Some(recode::Following::Reader(reader)) => {
                 let fields = intake::form_fields(head, coding, suffix);
-                Ok(Answer { status: head.status, fields, body: Body::Inflight(reader), coding })
+                Ok(Answer {
+                    status: head.status,
+                    fields,
+                    body: Body::Inflight(reader),
+                    coding,
+                })
             }
             None if !takes_own(&request.headers, head) => Err(error::Failure::NotCoded),
             // Too many forms are being made, or the coder failed: the origin's own will do.
@@ -166,7 +201,14 @@ impl Exchange {
                 Subject::Arriving(arriving) => {
                     let reader = arriving.reader().ok_or_else(error::no_origin)?;
                     let fields = intake::form_fields(head, head.coding, "");
-                    Ok(arriving_answer(request, head, fields, arriving.length, Some(reader), head.etag.as_ref()))
+                    Ok(arriving_answer(
+                        request,
+                        head,
+                        fields,
+                        arriving.length,
+                        Some(reader),
+                        head.etag.as_ref(),
+                    ))
                 }
             },
         }
@@ -191,7 +233,10 @@ impl Exchange {
         self.dress(fields, routed, request.scheme);
         fields.insert(CACHE_STATUS, status.write(&routed.routes.name));
         if routed.site.settings().x_cache {
-            fields.insert(X_CACHE, HeaderValue::from_static(crate::telemetry::metrics::Label::token(outcome)));
+            fields.insert(
+                X_CACHE,
+                HeaderValue::from_static(crate::telemetry::metrics::Label::token(outcome)),
+            );
         }
         if !fields.contains_key(DATE) {
             fields.insert(DATE, dates::to_value(head.response_time));
@@ -200,7 +245,11 @@ impl Exchange {
 
     /// The fields of the site and of this node.
     pub(super) fn dress(&self, fields: &mut HeaderMap, routed: &Routed, scheme: Scheme) {
-        for (name, value) in routed.site.rule(routed.key.path()).fields(scheme == Scheme::Https) {
+        for (name, value) in routed
+            .site
+            .rule(routed.key.path())
+            .fields(scheme == Scheme::Https)
+        {
             fields.insert(name.clone(), value.clone());
         }
         fields.insert(VIA, routed.routes.via.clone());
@@ -220,13 +269,24 @@ struct Answer {
 
 impl Answer {
     fn bare(status: StatusCode, fields: HeaderMap) -> Self {
-        Self { status, fields, body: Body::Empty, coding: Coding::Identity }
+        Self {
+            status,
+            fields,
+            body: Body::Empty,
+            coding: Coding::Identity,
+        }
     }
 
     /// RFC 9110 15.4.5: the fields that a 200 would have had, but for those that describe a content.
     fn not_modified(head: &Head, etag: Option<HeaderValue>) -> Self {
         let mut fields = head.fields.clone();
-        for name in [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE] {
+        for name in [
+            CONTENT_TYPE,
+            CONTENT_LANGUAGE,
+            CONTENT_ENCODING,
+            CONTENT_LENGTH,
+            CONTENT_RANGE,
+        ] {
             fields.remove(name);
         }
         if let Some(etag) = etag {
@@ -237,7 +297,9 @@ impl Answer {
 
     fn unsatisfiable(length: u64) -> Self {
         let mut answer = Self::bare(StatusCode::RANGE_NOT_SATISFIABLE, HeaderMap::new());
-        answer.fields.insert(CONTENT_RANGE, range::unsatisfied_range(length));
+        answer
+            .fields
+            .insert(CONTENT_RANGE, range::unsatisfied_range(length));
         answer
     }
 }
@@ -248,7 +310,9 @@ fn plan(request: &HeaderMap, subject: &Subject) -> Plan {
     let head = subject.head();
     if !head.codable && head.coding == Coding::Identity {
         return match subject {
-            Subject::Stored(stored) => stored.own_form().map_or(Plan::Refused, |form| Plan::Ready(Arc::clone(form))),
+            Subject::Stored(stored) => stored
+                .own_form()
+                .map_or(Plan::Refused, |form| Plan::Ready(Arc::clone(form))),
             Subject::Arriving(_) => Plan::AsItComes,
         };
     }
@@ -256,7 +320,9 @@ fn plan(request: &HeaderMap, subject: &Subject) -> Plan {
     if head.coding != Coding::Identity {
         return plan_decoded(accepted, subject);
     }
-    let Some(wanted) = accepted.order().next() else { return Plan::Refused };
+    let Some(wanted) = accepted.order().next() else {
+        return Plan::Refused;
+    };
     let Subject::Stored(stored) = subject else {
         return match wanted {
             Coding::Identity => Plan::AsItComes,
@@ -265,8 +331,14 @@ fn plan(request: &HeaderMap, subject: &Subject) -> Plan {
         };
     };
     let settled = stored.form(wanted).is_some() || request.contains_key(RANGE);
-    let sizes = stored.forms.iter().map(|form| (form.coding, form.body.len() as u64));
-    let smallest = accepted.smallest(sizes).filter(|_| settled).and_then(|coding| stored.form(coding));
+    let sizes = stored
+        .forms
+        .iter()
+        .map(|form| (form.coding, form.body.len() as u64));
+    let smallest = accepted
+        .smallest(sizes)
+        .filter(|_| settled)
+        .and_then(|coding| stored.form(coding));
     match smallest {
         Some(form) => Plan::Ready(Arc::clone(form)),
         None => Plan::Coded(wanted, wanted.suffix(Quality::Fast)),
@@ -278,9 +350,9 @@ fn plan_decoded(accepted: AcceptEncoding, subject: &Subject) -> Plan {
     let own = subject.head().coding;
     match subject {
         _ if !accepted.accepts(own) && !accepted.accepts(Coding::Identity) => Plan::Refused,
-        Subject::Stored(stored) if accepted.accepts(own) => {
-            stored.own_form().map_or(Plan::Refused, |form| Plan::Ready(Arc::clone(form)))
-        }
+        Subject::Stored(stored) if accepted.accepts(own) => stored
+            .own_form()
+            .map_or(Plan::Refused, |form| Plan::Ready(Arc::clone(form))),
         Subject::Arriving(_) if accepted.accepts(own) => Plan::AsItComes,
         Subject::Stored(stored) => match stored.form(Coding::Identity) {
             Some(form) => Plan::Ready(Arc::clone(form)),
@@ -307,7 +379,12 @@ fn evaluate(request: &Request, head: &Head, etag: Option<&HeaderValue>) -> preco
 
 /// Whether the `If-Range` of a request, if there is one, names the origin's own form of `head`.
 pub(super) fn if_range_holds(request: &Request, head: &Head) -> bool {
-    precondition::if_range(&request.headers, head.etag.as_ref(), head.last_modified, date_of(head))
+    precondition::if_range(
+        &request.headers,
+        head.etag.as_ref(),
+        head.last_modified,
+        date_of(head),
+    )
 }
 
 fn date_of(head: &Head) -> Option<Timestamp> {
@@ -316,7 +393,9 @@ fn date_of(head: &Head) -> Option<Timestamp> {
 
 /// What the request's `Range` selects of `length` bytes: RFC 9110 14.2 and 13.1.5.
 fn selection(request: &Request, head: &Head, etag: Option<&HeaderValue>, length: u64) -> Selection {
-    let Some(asked) = request.headers.get(RANGE) else { return Selection::Whole };
+    let Some(asked) = request.headers.get(RANGE) else {
+        return Selection::Whole;
+    };
     let suits = head.status == StatusCode::OK && request.method == Method::GET;
     let holds = || precondition::if_range(&request.headers, etag, head.last_modified, date_of(head));
     if suits && (!request.headers.contains_key(IF_RANGE) || holds()) {
@@ -353,7 +432,12 @@ fn whole(request: &Request, head: &Head, form: &Form, etag: Option<&HeaderValue>
         true => Body::Empty,
         false => Body::Full(body),
     };
-    Answer { status, fields, body, coding: form.coding }
+    Answer {
+        status,
+        fields,
+        body,
+        coding: form.coding,
+    }
 }
 
 /// RFC 9110 14.6.
@@ -374,7 +458,12 @@ fn multipart(
         pieces.push_back(slice(body, part.range.start, part.range.end));
     }
     pieces.push_back(multipart.tail());
-    Answer { status: StatusCode::PARTIAL_CONTENT, fields, body: Body::Parts(pieces), coding }
+    Answer {
+        status: StatusCode::PARTIAL_CONTENT,
+        fields,
+        body: Body::Parts(pieces),
+        coding,
+    }
 }
 
 /// The answer with the origin's own form while it arrives. Several ranges are answered with the whole: RFC 9110 14.2
@@ -405,14 +494,24 @@ fn arriving_answer(
         }
     }
     let body = reader.map_or(Body::Empty, Body::Inflight);
-    Answer { status, fields, body, coding: head.coding }
+    Answer {
+        status,
+        fields,
+        body,
+        coding: head.coding,
+    }
 }
 
 /// A 404 or 410 that has just come: S3's own body is XML for machines, so it gets one that suits the path.
 fn missing(head: &Head, mut fields: HeaderMap, routed: &Routed) -> Answer {
     let body = error::fill(&mut fields, head.status, routed.key.path());
     fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
-    Answer { status: head.status, fields, body: Body::Full(body), coding: Coding::Identity }
+    Answer {
+        status: head.status,
+        fields,
+        body: Body::Full(body),
+        coding: Coding::Identity,
+    }
 }
 
 fn slice(body: &Bytes, start: u64, end: u64) -> Bytes {

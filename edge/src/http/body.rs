@@ -49,7 +49,14 @@ impl Outgoing {
             Body::Inflight(reader) => Source::Inflight(reader),
         };
         let source = if left == Some(0) { Source::Done } else { source };
-        Self { source, left, sent: 0, broken: false, record: Some(record), under_way }
+        Self {
+            source,
+            left,
+            sent: 0,
+            broken: false,
+            record: Some(record),
+            under_way,
+        }
     }
 
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
@@ -182,7 +189,10 @@ mod tests {
 
         let (mut body, told, _) = outgoing(Body::Full(Bytes::from(vec![0; PIECE_BYTES * 2 + 1])));
         body.frame().await.unwrap().unwrap();
-        assert_eq!(http_body::Body::size_hint(&body).exact(), Some(PIECE_BYTES as u64 + 1));
+        assert_eq!(
+            http_body::Body::size_hint(&body).exact(),
+            Some(PIECE_BYTES as u64 + 1)
+        );
         drop(body);
         assert_eq!(*told.lock().unwrap(), [(PIECE_BYTES as u64, End::ClientGone)]);
     }
@@ -201,9 +211,7 @@ mod tests {
     async fn a_body_that_breaks_never_ends_cleanly() {
         let (mut writer, joiner) = inflight::open(None, Budget::new(100).reserve(0, 100));
         let (mut body, told, pulse) = outgoing(Body::Inflight(joiner.join().unwrap()));
-        let waiting = std::future::poll_fn(|cx| {
-            Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending())
-        });
+        let waiting = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending()));
         assert!(waiting.await);
         assert_eq!(pulse.signs().on_us, 1);
         writer.write(Bytes::from_static(b"half")).await;

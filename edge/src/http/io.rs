@@ -126,7 +126,12 @@ impl Link {
             lines: (pulse.protocol == Protocol::H1).then(Lines::default),
             transport,
             pulse,
-            budget: Budget { spent: 0, max: unproductive_bytes, per_request: request_bytes, requests: 0 },
+            budget: Budget {
+                spent: 0,
+                max: unproductive_bytes,
+                per_request: request_bytes,
+                requests: 0,
+            },
             at_boundary: true,
             said_farewell: false,
             discarded: 0,
@@ -360,7 +365,12 @@ mod tests {
     use super::*;
 
     fn budget() -> Budget {
-        Budget { spent: 0, max: 1000, per_request: 100, requests: 0 }
+        Budget {
+            spent: 0,
+            max: 1000,
+            per_request: 100,
+            requests: 0,
+        }
     }
 
     #[test]

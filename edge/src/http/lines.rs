@@ -19,7 +19,11 @@ pub(super) struct Lines {
 
 impl Default for Lines {
     fn default() -> Self {
-        Self { after_cr: false, begun: false, in_request_line: true }
+        Self {
+            after_cr: false,
+            begun: false,
+            in_request_line: true,
+        }
     }
 }
 
@@ -32,7 +36,9 @@ impl Lines {
             self.line(line);
             rest = tail;
         }
-        let Some((last, before)) = rest.split_last() else { return };
+        let Some((last, before)) = rest.split_last() else {
+            return;
+        };
         self.after_cr = *last == b'\r';
         self.begun |= !before.is_empty() || !self.after_cr;
         self.spoil_fragment(rest);
@@ -51,7 +57,11 @@ impl Lines {
             [] => false,
         };
         // An empty line ends a head, or stands before one (RFC 9112, 2.2).
-        *self = Self { after_cr: false, begun: false, in_request_line: empty };
+        *self = Self {
+            after_cr: false,
+            begun: false,
+            in_request_line: empty,
+        };
     }
 
     /// RFC 9112, 3.2: no form of a target has a fragment.
@@ -89,15 +99,24 @@ mod tests {
 
     #[test]
     fn a_bare_line_feed_is_spoiled_wherever_it_stands() {
-        check("GET / HTTP/1.1\nHost: a\r\n\r\n", "GET / HTTP/1.1\0Host: a\r\n\r\n");
+        check(
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\0Host: a\r\n\r\n",
+        );
         check("GET / HTTP/1.1\r\nHost: a\n\n", "GET / HTTP/1.1\r\nHost: a\0\0");
-        check("GET / HTTP/1.1\r\nHost: a\r\n\nX", "GET / HTTP/1.1\r\nHost: a\r\n\0X");
+        check(
+            "GET / HTTP/1.1\r\nHost: a\r\n\nX",
+            "GET / HTTP/1.1\r\nHost: a\r\n\0X",
+        );
         check("\nGET", "\0GET");
     }
 
     #[test]
     fn a_fragment_is_spoiled_in_every_request_line_and_only_there() {
-        check("GET /a#b HTTP/1.1\r\nX: #\r\n\r\nGET /#", "GET /a\0b HTTP/1.1\r\nX: #\r\n\r\nGET /\0");
+        check(
+            "GET /a#b HTTP/1.1\r\nX: #\r\n\r\nGET /#",
+            "GET /a\0b HTTP/1.1\r\nX: #\r\n\r\nGET /\0",
+        );
         check("\r\nGET /#\r\n", "\r\nGET /\0\r\n");
     }
 }

@@ -18,7 +18,10 @@ impl Metrics {
                 "edge_requests_refused_total",
                 "Requests that were refused before they were looked at, by reason.",
             ),
-            closed: registry.family("edge_connections_closed_total", "Connections that ended, by reason."),
+            closed: registry.family(
+                "edge_connections_closed_total",
+                "Connections that ended, by reason.",
+            ),
         }
     }
 }
@@ -103,6 +106,9 @@ mod tests {
         assert_eq!(RequestRefused::Bad(BadRequest::Userinfo).token(), "userinfo");
         assert_eq!(RequestRefused::Body.token(), "body");
         assert_eq!(RequestRefused::UriTooLong.token(), "uri-too-long");
-        assert_eq!(RequestRefused::VALUES.len(), RequestRefused::UriTooLong.index() + 1);
+        assert_eq!(
+            RequestRefused::VALUES.len(),
+            RequestRefused::UriTooLong.index() + 1
+        );
     }
 }

@@ -18,15 +18,15 @@ mod watchdog;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::io::Link;
 pub use self::io::Transport;
+use self::metrics::Metrics;
 pub use self::metrics::RequestRefused;
 pub use self::pulse::Closed;
-pub use self::watchdog::Watchdog;
-use self::io::Link;
-use self::metrics::Metrics;
 use self::pulse::{Pulse, Verdict};
 use self::request::HeadLimits;
 use self::service::Visit;
+pub use self::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::drain::Drain;
@@ -149,14 +149,21 @@ impl<A: Answer> Door<A> {
             pulse.decide(Verdict::Wind(Closed::Drain));
         }
         let limits = &self.0.limits;
-        let link =
-            Link::new(transport, Arc::clone(&pulse), limits.unproductive_bytes, limits.header_bytes as u64);
+        let link = Link::new(
+            transport,
+            Arc::clone(&pulse),
+            limits.unproductive_bytes,
+            limits.header_bytes as u64,
+        );
         let visit = Arc::new(Visit {
             answer: Arc::clone(&self.0.answer),
             clock: self.0.clock.clone(),
             drain: self.0.drain.clone(),
             metrics: self.0.metrics.clone(),
-            limits: HeadLimits { uri_bytes: limits.uri_bytes, header_count: limits.header_count },
+            limits: HeadLimits {
+                uri_bytes: limits.uri_bytes,
+                header_count: limits.header_count,
+            },
             client,
             pulse: Arc::clone(&pulse),
         });

@@ -259,7 +259,10 @@ impl UnderWay {
         pulse.requests.fetch_add(1, Ordering::Relaxed);
         pulse.under_way.fetch_add(1, Ordering::Relaxed);
         pulse.on_us.fetch_add(1, Ordering::Relaxed);
-        Self { pulse: Arc::clone(pulse), on_us: true }
+        Self {
+            pulse: Arc::clone(pulse),
+            on_us: true,
+        }
     }
 
     /// Whether the connection was ended, so that what was handed over last may never have left.

@@ -52,7 +52,10 @@ pub(super) fn validate(
 ) -> Result<Request, Box<Rejection>> {
     match check(&head, arrival, limits) {
         Ok(host) => Ok(accept(head, arrival, host)),
-        Err(failure) => Err(Box::new(Rejection { refused: describe(&head, arrival), failure })),
+        Err(failure) => Err(Box::new(Rejection {
+            refused: describe(&head, arrival),
+            failure,
+        })),
     }
 }
 
@@ -77,8 +80,14 @@ fn check_content(head: &http::request::Parts, arrival: Arrival) -> Result<(), Fa
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Failure::BadRequest(BadRequest::TransferEncoding));
     }
-    let defines_none =
-        [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::TRACE, Method::CONNECT];
+    let defines_none = [
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::DELETE,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
     if arrival.has_content && defines_none.contains(&head.method) {
         return Err(Failure::BodyNotAllowed);
     }
@@ -96,7 +105,11 @@ fn check_target(method: &Method, uri: &Uri, uri_bytes: usize) -> Result<(), Fail
         return Err(Failure::UriTooLong);
     }
     if target.path() == "*" {
-        return if *method == Method::OPTIONS { Err(Failure::MethodNotAllowed) } else { bad(BadRequest::TargetForm) };
+        return if *method == Method::OPTIONS {
+            Err(Failure::MethodNotAllowed)
+        } else {
+            bad(BadRequest::TargetForm)
+        };
     }
     match uri.scheme_str() {
         None | Some("http" | "https") => {}
@@ -134,7 +147,12 @@ fn check_expectation(head: &http::request::Parts) -> Result<(), Failure> {
 /// good all the same; under HTTP/2 and later both must say the same (RFC 9113, 8.3.1).
 fn target_host(head: &http::request::Parts) -> Result<Box<str>, BadRequest> {
     let field = host_field(&head.headers)?;
-    let target = head.uri.authority().map(Authority::as_str).map(host_and_port).transpose()?;
+    let target = head
+        .uri
+        .authority()
+        .map(Authority::as_str)
+        .map(host_and_port)
+        .transpose()?;
     match (target, field) {
         (Some(target), Some(field)) if head.version >= Version::HTTP_2 && target != field => {
             Err(BadRequest::AuthorityMismatch)
@@ -146,7 +164,7 @@ fn target_host(head: &http::request::Parts) -> Result<Box<str>, BadRequest> {
 }
 
 /// The one `Host`, read.
-fn host_field(headers: &HeaderMap) -> Result<Option<(Box<str>, Option<u16>)>, BadRequest> {
+fn host_field(headers: &HeaderMap) -> Result<Option<HostAndPort>, BadRequest> {
     let mut values = headers.get_all(header::HOST).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -157,8 +175,11 @@ fn host_field(headers: &HeaderMap) -> Result<Option<(Box<str>, Option<u16>)>, Ba
     host_and_port(value.to_str().map_err(|_| BadRequest::HostInvalid)?).map(Some)
 }
 
+/// A host, and the port if one is named.
+type HostAndPort = (Box<str>, Option<u16>);
+
 /// `uri-host [":" port]` (RFC 9110, 7.2), lowercase, without the root's dot at its end.
-pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, Option<u16>), BadRequest> {
+pub(super) fn host_and_port(text: &str) -> Result<HostAndPort, BadRequest> {
     if text.is_empty() {
         return Err(BadRequest::HostEmpty);
     }
@@ -170,7 +191,9 @@ pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, Option<u16>), BadRe
         let address: Ipv6Addr = literal.parse().map_err(|_| BadRequest::HostInvalid)?;
         return Ok((format!("[{address}]").into(), port(rest)?));
     }
-    let (name, rest) = text.split_at_checked(text.find(':').unwrap_or(text.len())).unwrap_or((text, ""));
+    let (name, rest) = text
+        .split_at_checked(text.find(':').unwrap_or(text.len()))
+        .unwrap_or((text, ""));
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_empty() || name.len() > 255 || !is_registered_name(name) {
         return Err(BadRequest::HostInvalid);
@@ -198,7 +221,9 @@ fn is_registered_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     while let Some(byte) = bytes.next() {
         let good = match byte {
-            b'%' => [bytes.next(), bytes.next()].iter().all(|b| b.is_some_and(|b| b.is_ascii_hexdigit())),
+            b'%' => [bytes.next(), bytes.next()]
+                .iter()
+                .all(|b| b.is_some_and(|b| b.is_ascii_hexdigit())),
             b'-' | b'.' | b'_' | b'~' => true,
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=' => true,
             other => other.is_ascii_alphanumeric(),
@@ -229,9 +254,21 @@ fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>) -> Reque
 
 /// What the log can say about a head that is no request.
 fn describe(head: &http::request::Parts, arrival: Arrival) -> Refused {
-    let named = head.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let host = head.uri.authority().map(Authority::as_str).or(named).unwrap_or_default();
-    let target = head.uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
+    let named = head
+        .headers
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok());
+    let host = head
+        .uri
+        .authority()
+        .map(Authority::as_str)
+        .or(named)
+        .unwrap_or_default();
+    let target = head
+        .uri
+        .path_and_query()
+        .map(PathAndQuery::as_str)
+        .unwrap_or_default();
     Refused {
         method: head.method.clone(),
         scheme: arrival.scheme,
@@ -249,7 +286,10 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { uri_bytes: 64, header_count: 5 };
+    const LIMITS: HeadLimits = HeadLimits {
+        uri_bytes: 64,
+        header_count: 5,
+    };
 
     fn arrival(has_content: bool) -> Arrival {
         Arrival {
@@ -261,7 +301,10 @@ mod tests {
     }
 
     fn head(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> http::request::Parts {
-        let mut builder = http::Request::builder().version(version).method(method).uri(target);
+        let mut builder = http::Request::builder()
+            .version(version)
+            .method(method)
+            .uri(target);
         for (name, value) in fields {
             builder = builder.header(*name, *value);
         }
@@ -275,7 +318,9 @@ mod tests {
         expected: Result<(&str, &str), Failure>,
     ) {
         let result = validate(head(version, method, target, fields), arrival(false), LIMITS);
-        let result = result.map(|r| (r.host.to_string(), r.target.to_string())).map_err(|r| r.failure);
+        let result = result
+            .map(|r| (r.host.to_string(), r.target.to_string()))
+            .map_err(|r| r.failure);
         let expected = expected.map(|(host, target)| (host.to_owned(), target.to_owned()));
         assert_eq!(result, expected, "{version:?} {method} {target} {fields:?}");
     }
@@ -288,7 +333,11 @@ mod tests {
     fn a_host_is_read_by_its_grammar() {
         let check = |text: &str, expected: Result<(&str, Option<u16>), BadRequest>| {
             let result = host_and_port(text);
-            assert_eq!(result, expected.map(|(host, port)| (host.into(), port)), "{text:?}");
+            assert_eq!(
+                result,
+                expected.map(|(host, port)| (host.into(), port)),
+                "{text:?}"
+            );
         };
         check("a.example", Ok(("a.example", None)));
         check("A.Example:443", Ok(("a.example", Some(443))));
@@ -304,9 +353,35 @@ mod tests {
         check("u@a", Err(BadRequest::Userinfo));
         check("u:p@a", Err(BadRequest::Userinfo));
         for text in [
-            ":80", ".", "a,b", "a, b", "a/b", "a b", "a?b", "a#b", "a\\b", "a%", "a%2", "a%zz", "b\u{fc}cher",
-            "a:80:80", "a:+80", "a:8a", "a:65536", "a:99999999999", "[::1", "[::1]x", "[::1%25eth0]", "[v1.a]",
-            "[127.0.0.1]", "::1", "a\tb", "<a>", "\"a\"", " a", "a ",
+            ":80",
+            ".",
+            "a,b",
+            "a, b",
+            "a/b",
+            "a b",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "a%",
+            "a%2",
+            "a%zz",
+            "b\u{fc}cher",
+            "a:80:80",
+            "a:+80",
+            "a:8a",
+            "a:65536",
+            "a:99999999999",
+            "[::1",
+            "[::1]x",
+            "[::1%25eth0]",
+            "[v1.a]",
+            "[127.0.0.1]",
+            "::1",
+            "a\tb",
+            "<a>",
+            "\"a\"",
+            " a",
+            "a ",
         ] {
             check(text, Err(BadRequest::HostInvalid));
         }
@@ -321,8 +396,16 @@ mod tests {
         check("/x?y", &[("host", "A.example:8443")], Ok(("a.example", "/x?y")));
         check("/", &[], bad(BadRequest::HostMissing));
         check("/", &[("host", "")], bad(BadRequest::HostEmpty));
-        check("/", &[("host", "a"), ("host", "a")], bad(BadRequest::HostRepeated));
-        check("/", &[("host", "a"), ("host", "b")], bad(BadRequest::HostRepeated));
+        check(
+            "/",
+            &[("host", "a"), ("host", "a")],
+            bad(BadRequest::HostRepeated),
+        );
+        check(
+            "/",
+            &[("host", "a"), ("host", "b")],
+            bad(BadRequest::HostRepeated),
+        );
         check("/", &[("host", "a, b")], bad(BadRequest::HostInvalid));
         check("/", &[("host", "user@a")], bad(BadRequest::Userinfo));
         check("/", &[("host", "a/path")], bad(BadRequest::HostInvalid));
@@ -339,9 +422,17 @@ mod tests {
         check("http://b.example/x", &[("host", "a")], Ok(("b.example", "/x")));
         check("https://b.example", &[("host", "a")], Ok(("b.example", "/")));
         check("http://b.example/", &[], bad(BadRequest::HostMissing));
-        check("http://b.example/", &[("host", "a/b")], bad(BadRequest::HostInvalid));
+        check(
+            "http://b.example/",
+            &[("host", "a/b")],
+            bad(BadRequest::HostInvalid),
+        );
         check("http://u@b.example/", &[("host", "a")], bad(BadRequest::Userinfo));
-        check("ftp://b.example/", &[("host", "a")], bad(BadRequest::TargetScheme));
+        check(
+            "ftp://b.example/",
+            &[("host", "a")],
+            bad(BadRequest::TargetScheme),
+        );
     }
 
     #[test]
@@ -377,10 +468,26 @@ mod tests {
             check_one(Version::HTTP_2, ("GET", target), fields, expected);
         };
         check("https://A.example/x", &[], Ok(("a.example", "/x")));
-        check("https://a.example/x", &[("host", "a.example")], Ok(("a.example", "/x")));
-        check("https://a.example/x", &[("host", "b.example")], bad(BadRequest::AuthorityMismatch));
-        check("https://a.example/x", &[("host", "a.example:1")], bad(BadRequest::AuthorityMismatch));
-        check("https://a/x", &[("host", "a"), ("host", "a")], bad(BadRequest::HostRepeated));
+        check(
+            "https://a.example/x",
+            &[("host", "a.example")],
+            Ok(("a.example", "/x")),
+        );
+        check(
+            "https://a.example/x",
+            &[("host", "b.example")],
+            bad(BadRequest::AuthorityMismatch),
+        );
+        check(
+            "https://a.example/x",
+            &[("host", "a.example:1")],
+            bad(BadRequest::AuthorityMismatch),
+        );
+        check(
+            "https://a/x",
+            &[("host", "a"), ("host", "a")],
+            bad(BadRequest::HostRepeated),
+        );
         check("https://u@a.example/x", &[], bad(BadRequest::Userinfo));
         check("/x", &[("host", "a.example")], Ok(("a.example", "/x")));
         check("/x", &[], bad(BadRequest::HostMissing));
@@ -392,43 +499,84 @@ mod tests {
     fn content_is_refused_and_never_read() {
         let refusal = |method, has_content, fields: &[(&str, &str)]| {
             let head = head(Version::HTTP_11, method, "/", fields);
-            validate(head, arrival(has_content), LIMITS).err().map(|r| r.failure)
+            validate(head, arrival(has_content), LIMITS)
+                .err()
+                .map(|r| r.failure)
         };
         let host = ("host", "a");
         for method in ["GET", "HEAD", "OPTIONS", "DELETE", "TRACE"] {
-            assert_eq!(refusal(method, true, &[host]), Some(Failure::BodyNotAllowed), "{method}");
+            assert_eq!(
+                refusal(method, true, &[host]),
+                Some(Failure::BodyNotAllowed),
+                "{method}"
+            );
             assert_eq!(refusal(method, false, &[host]), None, "{method}");
         }
         assert_eq!(refusal("POST", true, &[host]), None);
         let coded = Some(Failure::BadRequest(BadRequest::TransferEncoding));
         for method in ["GET", "POST"] {
-            assert_eq!(refusal(method, true, &[host, ("transfer-encoding", "chunked")]), coded);
+            assert_eq!(
+                refusal(method, true, &[host, ("transfer-encoding", "chunked")]),
+                coded
+            );
         }
     }
 
     #[test]
     fn only_one_expectation_can_be_met() {
         let check = |version, value: &str, expected| {
-            check_one(version, ("GET", "/"), &[("host", "a"), ("expect", value)], expected);
+            check_one(
+                version,
+                ("GET", "/"),
+                &[("host", "a"), ("expect", value)],
+                expected,
+            );
         };
         check(Version::HTTP_11, "100-Continue", Ok(("a", "/")));
         check(Version::HTTP_11, "200-ok", Err(Failure::ExpectationFailed));
         check(Version::HTTP_11, "", Err(Failure::ExpectationFailed));
-        check(Version::HTTP_2, "100-continue, x", Err(Failure::ExpectationFailed));
+        check(
+            Version::HTTP_2,
+            "100-continue, x",
+            Err(Failure::ExpectationFailed),
+        );
         check(Version::HTTP_10, "200-ok", Ok(("a", "/")));
     }
 
     #[test]
     fn more_fields_than_the_limit_are_refused() {
-        let fields = [("host", "a"), ("x", "1"), ("x", "2"), ("y", "1"), ("z", "1"), ("z", "2")];
-        check_one(Version::HTTP_11, ("GET", "/"), &fields, Err(Failure::FieldsTooLarge));
+        let fields = [
+            ("host", "a"),
+            ("x", "1"),
+            ("x", "2"),
+            ("y", "1"),
+            ("z", "1"),
+            ("z", "2"),
+        ];
+        check_one(
+            Version::HTTP_11,
+            ("GET", "/"),
+            &fields,
+            Err(Failure::FieldsTooLarge),
+        );
         check_one(Version::HTTP_11, ("GET", "/"), &fields[..5], Ok(("a", "/")));
     }
 
     #[test]
     fn only_end_to_end_fields_go_on() {
-        let fields = [("host", "a"), ("connection", "x-hop, upgrade"), ("upgrade", "foo"), ("x-hop", "1"), ("accept", "*/*")];
-        let request = validate(head(Version::HTTP_11, "GET", "/", &fields), arrival(false), LIMITS).unwrap();
+        let fields = [
+            ("host", "a"),
+            ("connection", "x-hop, upgrade"),
+            ("upgrade", "foo"),
+            ("x-hop", "1"),
+            ("accept", "*/*"),
+        ];
+        let request = validate(
+            head(Version::HTTP_11, "GET", "/", &fields),
+            arrival(false),
+            LIMITS,
+        )
+        .unwrap();
         let names: Vec<_> = request.headers.keys().map(|name| name.as_str()).collect();
         assert_eq!(names, ["accept"]);
     }
@@ -437,6 +585,9 @@ mod tests {
     fn a_refusal_says_what_was_asked() {
         let head = head(Version::HTTP_11, "GET", "/x", &[("host", "a/b")]);
         let rejection = validate(head, arrival(false), LIMITS).unwrap_err();
-        assert_eq!((&*rejection.refused.host, &*rejection.refused.target), ("a/b", "/x"));
+        assert_eq!(
+            (&*rejection.refused.host, &*rejection.refused.target),
+            ("a/b", "/x")
+        );
     }
 }

@@ -52,7 +52,11 @@ impl<A: Answer> Visit<A> {
         let (head_only, version) = (head.method == Method::HEAD, head.version);
         let mut last = arrival.has_content;
         let response = match request::validate(head, arrival, self.limits) {
-            Ok(request) => match (Caught { future: self.ask(request) }).await {
+            Ok(request) => match (Caught {
+                future: self.ask(request),
+            })
+            .await
+            {
                 Ok(response) => response,
                 Err(panic) => {
                     self.drain.count_panic();
@@ -62,7 +66,8 @@ impl<A: Answer> Visit<A> {
                         message = panic_message(&*panic),
                         "an exchange panicked"
                     );
-                    self.answer.refuse(known.refused(version, arrival), Failure::Panicked)
+                    self.answer
+                        .refuse(known.refused(version, arrival), Failure::Panicked)
                 }
             },
             Err(rejection) => {
@@ -79,7 +84,9 @@ impl<A: Answer> Visit<A> {
         }
         let mut response = outgoing(response, head_only, under_way);
         if last && version <= Version::HTTP_11 {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
@@ -94,14 +101,17 @@ impl<A: Answer> Visit<A> {
 
 /// Adds the framing that hyper needs, and takes away content that may not be sent.
 fn outgoing(response: Response, head_only: bool, under_way: UnderWay) -> http::Response<Outgoing> {
-    let Response { status, mut headers, body, record } = response;
+    let Response {
+        status,
+        mut headers,
+        body,
+        record,
+    } = response;
     let bare = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     // RFC 9110, 8.6: to HEAD the length is that of the content which GET would have got; an empty body to HEAD says
     // nothing of it.
-    if !bare
-        && !(head_only && matches!(body, Body::Empty))
-        && let Some(length) = body.length()
-    {
+    let says_nothing = bare || (head_only && matches!(body, Body::Empty));
+    if !says_nothing && let Some(length) = body.length() {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     let body = if bare || head_only { Body::Empty } else { body };
@@ -122,13 +132,26 @@ struct Known {
 impl Known {
     fn of(head: &http::request::Parts) -> Self {
         let authority = head.uri.authority().cloned();
-        let field = if authority.is_some() { None } else { head.headers.get(header::HOST).cloned() };
-        Self { method: head.method.clone(), authority, field, target: head.uri.path_and_query().cloned() }
+        let field = if authority.is_some() {
+            None
+        } else {
+            head.headers.get(header::HOST).cloned()
+        };
+        Self {
+            method: head.method.clone(),
+            authority,
+            field,
+            target: head.uri.path_and_query().cloned(),
+        }
     }
 
     fn host(&self) -> &str {
         let field = || self.field.as_ref().and_then(|value| value.to_str().ok());
-        self.authority.as_ref().map(Authority::as_str).or_else(field).unwrap_or_default()
+        self.authority
+            .as_ref()
+            .map(Authority::as_str)
+            .or_else(field)
+            .unwrap_or_default()
     }
 
     fn target(&self) -> &str {

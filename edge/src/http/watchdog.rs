@@ -57,8 +57,14 @@ impl Watchdog {
 
     /// Watches a connection until it is gone.
     pub(super) fn watch(&self, pulse: &Arc<Pulse>) {
-        let watched = Watched { pulse: Arc::clone(pulse), chart: Chart::default() };
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+        let watched = Watched {
+            pulse: Arc::clone(pulse),
+            chart: Chart::default(),
+        };
+        self.watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(watched);
     }
 }
 
@@ -70,7 +76,10 @@ fn look(all: &Mutex<Vec<Watched>>, deadlines: &Deadlines, now: u32, draining: bo
             return false;
         }
         let signs = watched.pulse.signs();
-        if let Some(verdict) = watched.chart.judge(signs, watched.pulse.protocol, deadlines, now, draining) {
+        if let Some(verdict) = watched
+            .chart
+            .judge(signs, watched.pulse.protocol, deadlines, now, draining)
+        {
             watched.pulse.decide(verdict);
         }
         true
@@ -103,7 +112,9 @@ impl Deadlines {
         let shortest = limits.header.min(limits.idle).min(limits.write_stall);
         let tick = (shortest / 16).clamp(Duration::from_millis(5), Duration::from_millis(500));
         let ticks = |limit: Duration| {
-            u32::try_from(limit.as_micros().div_ceil(tick.as_micros())).unwrap_or(u32::MAX).max(1)
+            u32::try_from(limit.as_micros().div_ceil(tick.as_micros()))
+                .unwrap_or(u32::MAX)
+                .max(1)
         };
         Self {
             tick,
@@ -180,7 +191,11 @@ impl Chart {
             return (now - began >= deadlines.header).then_some(Verdict::End(Closed::HeaderTimeout));
         }
         // Whoever has never asked anything is let wait half as long.
-        let idle = if signs.requests == 0 { deadlines.idle.div_ceil(2) } else { deadlines.idle };
+        let idle = if signs.requests == 0 {
+            deadlines.idle.div_ceil(2)
+        } else {
+            deadlines.idle
+        };
         if now - self.progress >= idle {
             self.wound = Some(now);
             return Some(Verdict::Wind(Closed::Idle));
@@ -189,7 +204,8 @@ impl Chart {
     }
 
     fn note(&mut self, signs: Signs, now: u32) {
-        let height = i64::try_from(signs.written).unwrap_or(i64::MAX) - i64::try_from(signs.read).unwrap_or(i64::MAX);
+        let height =
+            i64::try_from(signs.written).unwrap_or(i64::MAX) - i64::try_from(signs.read).unwrap_or(i64::MAX);
         if self.progress == 0 {
             self.progress = now;
             self.height = height;
@@ -234,37 +250,86 @@ mod tests {
     #[test]
     fn the_tick_follows_the_shortest_limit() {
         assert_eq!(deadlines().tick, Duration::from_millis(500));
-        let quick = Deadlines::new(&Limits { header: Duration::from_millis(160), ..Limits::default() });
+        let quick = Deadlines::new(&Limits {
+            header: Duration::from_millis(160),
+            ..Limits::default()
+        });
         assert_eq!((quick.tick, quick.header), (Duration::from_millis(10), 16));
     }
 
     #[test]
     fn a_head_that_does_not_arrive_ends_the_connection() {
-        let drip = |now: u32| Signs { read: u64::from(now), ..Signs::default() };
-        assert_eq!(first(Protocol::H1, NEVER, drip), Some((21, Verdict::End(Closed::HeaderTimeout))));
-        let after_one = |now: u32| Signs { read: 100 + u64::from(now), requests: 1, ..Signs::default() };
-        assert_eq!(first(Protocol::H1, NEVER, after_one), Some((22, Verdict::End(Closed::HeaderTimeout))));
+        let drip = |now: u32| Signs {
+            read: u64::from(now),
+            ..Signs::default()
+        };
+        assert_eq!(
+            first(Protocol::H1, NEVER, drip),
+            Some((21, Verdict::End(Closed::HeaderTimeout)))
+        );
+        let after_one = |now: u32| Signs {
+            read: 100 + u64::from(now),
+            requests: 1,
+            ..Signs::default()
+        };
+        assert_eq!(
+            first(Protocol::H1, NEVER, after_one),
+            Some((22, Verdict::End(Closed::HeaderTimeout)))
+        );
     }
 
     #[test]
     fn a_connection_without_a_request_is_wound_down_and_then_ended() {
         let silent = |_| Signs::default();
-        assert_eq!(first(Protocol::H2, NEVER, silent), Some((61, Verdict::Wind(Closed::Idle))));
-        let asked = |_| Signs { requests: 1, read: 50, written: 60, ..Signs::default() };
-        assert_eq!(first(Protocol::H1, NEVER, asked), Some((121, Verdict::Wind(Closed::Idle))));
+        assert_eq!(
+            first(Protocol::H2, NEVER, silent),
+            Some((61, Verdict::Wind(Closed::Idle)))
+        );
+        let asked = |_| Signs {
+            requests: 1,
+            read: 50,
+            written: 60,
+            ..Signs::default()
+        };
+        assert_eq!(
+            first(Protocol::H1, NEVER, asked),
+            Some((121, Verdict::Wind(Closed::Idle)))
+        );
         let (mut chart, deadlines) = (Chart::default(), deadlines());
         let verdicts: Vec<_> = (1..200)
-            .filter_map(|now| chart.judge(asked(now), Protocol::H2, &deadlines, now, false).map(|v| (now, v)))
+            .filter_map(|now| {
+                chart
+                    .judge(asked(now), Protocol::H2, &deadlines, now, false)
+                    .map(|v| (now, v))
+            })
             .take(2)
             .collect();
-        assert_eq!(verdicts, [(121, Verdict::Wind(Closed::Idle)), (131, Verdict::End(Closed::Idle))]);
+        assert_eq!(
+            verdicts,
+            [
+                (121, Verdict::Wind(Closed::Idle)),
+                (131, Verdict::End(Closed::Idle))
+            ]
+        );
     }
 
     #[test]
     fn pings_are_no_progress_and_downloads_are() {
-        let pings = |now: u32| Signs { read: 17 * u64::from(now), written: 17 * u64::from(now), ..Signs::default() };
-        assert_eq!(first(Protocol::H2, NEVER, pings), Some((61, Verdict::Wind(Closed::Idle))));
-        let download = |now: u32| Signs { requests: 1, under_way: 1, written: u64::from(now), ..Signs::default() };
+        let pings = |now: u32| Signs {
+            read: 17 * u64::from(now),
+            written: 17 * u64::from(now),
+            ..Signs::default()
+        };
+        assert_eq!(
+            first(Protocol::H2, NEVER, pings),
+            Some((61, Verdict::Wind(Closed::Idle)))
+        );
+        let download = |now: u32| Signs {
+            requests: 1,
+            under_way: 1,
+            written: u64::from(now),
+            ..Signs::default()
+        };
         assert_eq!(first(Protocol::H2, NEVER, download), None);
     }
 
@@ -278,22 +343,51 @@ mod tests {
             written: 17 * u64::from(now),
             ..Signs::default()
         };
-        assert_eq!(first(Protocol::H2, NEVER, stuck), Some((61, Verdict::End(Closed::Stalled))));
-        let ours = |_| Signs { requests: 1, under_way: 1, on_us: 1, ..Signs::default() };
+        assert_eq!(
+            first(Protocol::H2, NEVER, stuck),
+            Some((61, Verdict::End(Closed::Stalled)))
+        );
+        let ours = |_| Signs {
+            requests: 1,
+            under_way: 1,
+            on_us: 1,
+            ..Signs::default()
+        };
         assert_eq!(first(Protocol::H1, NEVER, ours), None);
-        let blocked = |_| Signs { requests: 1, blocked: true, ..Signs::default() };
-        assert_eq!(first(Protocol::H1, NEVER, blocked), Some((61, Verdict::End(Closed::Stalled))));
+        let blocked = |_| Signs {
+            requests: 1,
+            blocked: true,
+            ..Signs::default()
+        };
+        assert_eq!(
+            first(Protocol::H1, NEVER, blocked),
+            Some((61, Verdict::End(Closed::Stalled)))
+        );
     }
 
     #[test]
     fn a_drain_winds_down_busy_connections_too() {
-        let busy = |_| Signs { requests: 1, under_way: 1, on_us: 1, ..Signs::default() };
-        assert_eq!(first(Protocol::H1, 7, busy), Some((7, Verdict::Wind(Closed::Drain))));
+        let busy = |_| Signs {
+            requests: 1,
+            under_way: 1,
+            on_us: 1,
+            ..Signs::default()
+        };
+        assert_eq!(
+            first(Protocol::H1, 7, busy),
+            Some((7, Verdict::Wind(Closed::Drain)))
+        );
     }
 
     #[test]
     fn lingering_is_short() {
-        let lingering = |_| Signs { lingering: true, ..Signs::default() };
-        assert_eq!(first(Protocol::H1, NEVER, lingering), Some((5, Verdict::End(Closed::Refused))));
+        let lingering = |_| Signs {
+            lingering: true,
+            ..Signs::default()
+        };
+        assert_eq!(
+            first(Protocol::H1, NEVER, lingering),
+            Some((5, Verdict::End(Closed::Refused)))
+        );
     }
 }

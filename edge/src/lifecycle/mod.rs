@@ -96,14 +96,25 @@ async fn stop(
 }
 
 /// Stops in order, whatever signals come.
-pub async fn orderly(plan: &config::Drain, drain: &Drain, readiness: &Readiness, workers: &mut Workers) -> Ended {
+pub async fn orderly(
+    plan: &config::Drain,
+    drain: &Drain,
+    readiness: &Readiness,
+    workers: &mut Workers,
+) -> Ended {
     readiness.set(NotReady::Draining, true);
     if !plan.delay.is_zero() {
-        tracing::info!(seconds = plan.delay.as_secs_f64(), "not ready any more; still serving");
+        tracing::info!(
+            seconds = plan.delay.as_secs_f64(),
+            "not ready any more; still serving"
+        );
         tokio::time::sleep(plan.delay).await;
     }
     workers.close_sockets().await;
-    tracing::info!(tasks = drain.tasks(), "sockets closed; finishing what is under way");
+    tracing::info!(
+        tasks = drain.tasks(),
+        "sockets closed; finishing what is under way"
+    );
     match drain.finish(plan.deadline).await {
         0 => {
             tracing::info!("drained");

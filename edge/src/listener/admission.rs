@@ -90,7 +90,10 @@ impl Admission {
             inner.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Address);
         }
-        Ok(Admitted { admission: self.clone(), neighbour })
+        Ok(Admitted {
+            admission: self.clone(),
+            neighbour,
+        })
     }
 
     /// Connections open now.
@@ -100,7 +103,11 @@ impl Admission {
 }
 
 impl Inner {
-    fn with_shard<T>(&self, neighbour: Neighbour, act: impl FnOnce(&mut HashMap<Neighbour, usize>) -> T) -> T {
+    fn with_shard<T>(
+        &self,
+        neighbour: Neighbour,
+        act: impl FnOnce(&mut HashMap<Neighbour, usize>) -> T,
+    ) -> T {
         let [first, ..] = &self.addresses;
         let at = usize::try_from(self.hasher.hash_one(neighbour) % SHARDS as u64).unwrap_or(0);
         let shard = self.addresses.get(at).unwrap_or(first);
@@ -148,7 +155,13 @@ mod tests {
         drop(held);
         assert_eq!(admission.open(), 0);
         assert!(admission.admit(a).is_ok());
-        assert!(admission.0.addresses.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert!(
+            admission
+                .0
+                .addresses
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty())
+        );
     }
 
     #[test]
@@ -167,8 +180,9 @@ mod tests {
     #[test]
     fn the_limit_in_all_holds_whatever_the_addresses() {
         let admission = Admission::new(3, 2);
-        let held: Vec<_> =
-            (0..5).map(|n| admission.admit(address(&format!("192.0.2.{n}")))).collect();
+        let held: Vec<_> = (0..5)
+            .map(|n| admission.admit(address(&format!("192.0.2.{n}"))))
+            .collect();
         assert_eq!(held.iter().filter(|one| one.is_ok()).count(), 3);
         assert_eq!(held.last().and_then(|one| one.as_ref().err()), Some(&Full::All));
     }

@@ -14,7 +14,9 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new(registry: &Registry, admission: &Admission) -> Self {
         let open = admission.clone();
-        registry.gauge_fn("edge_connections", "Connections open now.", move || open.open() as f64);
+        registry.gauge_fn("edge_connections", "Connections open now.", move || {
+            open.open() as f64
+        });
         Self {
             accepted: registry.counter("edge_connections_total", "Connections accepted."),
             refused: registry.family(

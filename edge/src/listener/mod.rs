@@ -49,16 +49,22 @@ pub struct Bound {
 
 /// Binds every address of `listen`, a socket per worker. Either all are bound, or none.
 pub fn bind(listen: &Listen, workers: usize) -> Result<Vec<Bound>, BindError> {
-    let all: Vec<(Kind, SocketAddr)> =
-        [(Kind::Https, &listen.https), (Kind::Redirect, &listen.http), (Kind::Plain, &listen.plain)]
-            .into_iter()
-            .flat_map(|(kind, addresses)| addresses.iter().map(move |address| (kind, *address)))
-            .collect();
+    let all: Vec<(Kind, SocketAddr)> = [
+        (Kind::Https, &listen.https),
+        (Kind::Redirect, &listen.http),
+        (Kind::Plain, &listen.plain),
+    ]
+    .into_iter()
+    .flat_map(|(kind, addresses)| addresses.iter().map(move |address| (kind, *address)))
+    .collect();
     all.iter()
         .map(|(kind, address)| {
             let alone = is_v6_only(*address, &all);
-            bind_one(*kind, *address, alone, workers.max(1))
-                .map_err(|source| BindError { kind: kind.token(), address: *address, source })
+            bind_one(*kind, *address, alone, workers.max(1)).map_err(|source| BindError {
+                kind: kind.token(),
+                address: *address,
+                source,
+            })
         })
         .collect()
 }
@@ -82,7 +88,9 @@ pub fn connections_max(wanted: usize) -> usize {
 fn is_v6_only(address: SocketAddr, all: &[(Kind, SocketAddr)]) -> bool {
     address.is_ipv6()
         && address.port() != 0
-        && all.iter().any(|(_, other)| other.is_ipv4() && other.port() == address.port())
+        && all
+            .iter()
+            .any(|(_, other)| other.is_ipv4() && other.port() == address.port())
 }
 
 fn bind_one(kind: Kind, address: SocketAddr, v6_only: bool, workers: usize) -> io::Result<Bound> {
@@ -99,7 +107,11 @@ fn bind_one(kind: Kind, address: SocketAddr, v6_only: bool, workers: usize) -> i
     for _ in 1..workers {
         sockets.push(open(address, v6_only)?);
     }
-    Ok(Bound { kind, address, sockets })
+    Ok(Bound {
+        kind,
+        address,
+        sockets,
+    })
 }
 
 /// EAFNOSUPPORT and EADDRNOTAVAIL, as Linux numbers them.
@@ -134,7 +146,11 @@ mod tests {
 
     fn listen(https: &[&str], plain: &[&str]) -> Listen {
         let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        Listen { https: parse(https), plain: parse(plain), ..Listen::default() }
+        Listen {
+            https: parse(https),
+            plain: parse(plain),
+            ..Listen::default()
+        }
     }
 
     #[test]
@@ -144,7 +160,11 @@ mod tests {
         assert_ne!(bound[0].address.port(), bound[1].address.port());
         for one in &bound {
             assert_eq!(one.sockets.len(), 3);
-            assert!(one.sockets.iter().all(|socket| socket.local_addr().unwrap() == one.address));
+            assert!(
+                one.sockets
+                    .iter()
+                    .all(|socket| socket.local_addr().unwrap() == one.address)
+            );
         }
     }
 
@@ -159,8 +179,15 @@ mod tests {
     #[test]
     fn a_wildcard_takes_both_families_unless_ipv4_is_listed() {
         let check = |https: &[&str], expected: &[bool]| {
-            let all: Vec<_> = listen(https, &[]).https.into_iter().map(|a| (Kind::Https, a)).collect();
-            let alone: Vec<_> = all.iter().map(|(_, address)| is_v6_only(*address, &all)).collect();
+            let all: Vec<_> = listen(https, &[])
+                .https
+                .into_iter()
+                .map(|a| (Kind::Https, a))
+                .collect();
+            let alone: Vec<_> = all
+                .iter()
+                .map(|(_, address)| is_v6_only(*address, &all))
+                .collect();
             assert_eq!(alone, expected, "{https:?}");
         };
         check(&["[::]:443"], &[false]);
@@ -171,10 +198,15 @@ mod tests {
 
     #[test]
     fn both_families_of_one_port_can_be_listed() {
-        let Ok(free) = bind(&listen(&["[::]:0"], &[]), 1) else { return };
+        let Ok(free) = bind(&listen(&["[::]:0"], &[]), 1) else {
+            return;
+        };
         let port = free[0].address.port();
         drop(free);
-        let bound = bind(&listen(&[&format!("[::]:{port}"), &format!("0.0.0.0:{port}")], &[]), 2);
+        let bound = bind(
+            &listen(&[&format!("[::]:{port}"), &format!("0.0.0.0:{port}")], &[]),
+            2,
+        );
         assert!(bound.is_ok(), "{bound:?}");
     }
 

@@ -61,7 +61,9 @@ impl Workers {
         let metrics = Metrics::new(&setup.registry, &admission);
         let mut threads = Vec::new();
         for (number, sockets) in deal(bound).into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let worker = Worker {
                 sockets,
                 door: setup.door.clone(),
@@ -74,15 +76,22 @@ impl Workers {
                 open: open.clone(),
             };
             let ended = end.clone();
-            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                runtime.block_on(async {
-                    worker.start();
-                    ended.cancelled().await;
-                });
-            })?;
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    runtime.block_on(async {
+                        worker.start();
+                        ended.cancelled().await;
+                    });
+                })?;
             threads.push(thread);
         }
-        Ok(Self { threads, close, closed, end })
+        Ok(Self {
+            threads,
+            close,
+            closed,
+            end,
+        })
     }
 
     /// Closes the listening sockets, after every connection that the kernel had already completed was taken. Returns
@@ -109,7 +118,12 @@ type Sockets = Vec<(Kind, SocketAddr, std::net::TcpListener)>;
 /// Deals out sockets: to each worker one of each address.
 fn deal(bound: Vec<Bound>) -> Vec<Sockets> {
     let mut hands: Vec<Sockets> = Vec::new();
-    for Bound { kind, address, sockets } in bound {
+    for Bound {
+        kind,
+        address,
+        sockets,
+    } in bound
+    {
         for (number, socket) in sockets.into_iter().enumerate() {
             match hands.get_mut(number) {
                 Some(hand) => hand.push((kind, address, socket)),
@@ -154,7 +168,13 @@ impl<A: Answer> Worker<A> {
                 watchdog: watchdog.clone(),
             };
             let (close, _open) = (self.close.clone(), self.open.clone());
-            let listener = Listener { address, socket, gate, close, _open };
+            let listener = Listener {
+                address,
+                socket,
+                gate,
+                close,
+                _open,
+            };
             self.drain.spawn("listener", listener.run());
         }
     }
@@ -237,7 +257,10 @@ impl<A: Answer> Gate<A> {
                 return;
             }
         };
-        let client = Client { address: peer.ip().to_canonical(), kind: self.kind };
+        let client = Client {
+            address: peer.ip().to_canonical(),
+            kind: self.kind,
+        };
         let visitor = Visitor {
             door: self.door.clone(),
             watchdog: self.watchdog.clone(),
@@ -254,12 +277,16 @@ impl<A: Answer> Gate<A> {
                 let (acceptor, deadline) = (self.acceptor.clone(), self.handshake);
                 self.drain.spawn("connection", async move {
                     // A refusal is counted where it was made.
-                    let Ok(accepted) = acceptor.accept(tcp, deadline).await else { return };
+                    let Ok(accepted) = acceptor.accept(tcp, deadline).await else {
+                        return;
+                    };
                     let protocol = match accepted.protocol {
                         tls::Protocol::H1 => Protocol::H1,
                         tls::Protocol::H2 => Protocol::H2,
                     };
-                    visitor.serve(Transport::Tls(Box::new(accepted.stream)), protocol).await;
+                    visitor
+                        .serve(Transport::Tls(Box::new(accepted.stream)), protocol)
+                        .await;
                 });
             }
         }
@@ -276,7 +303,9 @@ struct Visitor<A> {
 
 impl<A: Answer> Visitor<A> {
     async fn serve(self, transport: Transport, protocol: Protocol) {
-        self.door.serve(transport, protocol, self.client, &self.watchdog).await;
+        self.door
+            .serve(transport, protocol, self.client, &self.watchdog)
+            .await;
     }
 }
 
@@ -332,7 +361,14 @@ mod tests {
 
     #[test]
     fn a_full_table_is_no_passing_error() {
-        for (code, passing) in [(103, true), (104, true), (24, false), (23, false), (105, false), (12, false)] {
+        for (code, passing) in [
+            (103, true),
+            (104, true),
+            (24, false),
+            (23, false),
+            (105, false),
+            (12, false),
+        ] {
             assert_eq!(is_passing(&io::Error::from_raw_os_error(code)), passing, "{code}");
         }
     }

@@ -76,7 +76,12 @@ impl Site {
             path.to_mut().push_str(index);
         }
         let query = key::canonical_query(query, &self.settings.query);
-        Ok(Key::new(&self.settings.origin, &self.name, &path, query.as_deref()))
+        Ok(Key::new(
+            &self.settings.origin,
+            &self.name,
+            &path,
+            query.as_deref(),
+        ))
     }
 
     /// What the configuration says of it.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use edge::cache::inflight::{self, Broken};
@@ -22,6 +22,9 @@ use edge::telemetry::metrics::Registry;
 use edge::tls;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
+
+/// What `/big/<count>` is cut from.
+static BIG: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 64 << 20].into());
 
 /// Answers by path, and remembers what it was asked.
 #[derive(Debug, Default)]
@@ -69,7 +72,9 @@ impl Answer for Script {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if ![Method::GET, Method::HEAD].contains(&request.method) {
             let mut response = self.response(405, Body::Empty);
-            response.headers.insert("allow", HeaderValue::from_static("GET, HEAD"));
+            response
+                .headers
+                .insert("allow", HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         let path = request.target.path();
@@ -84,7 +89,7 @@ impl Answer for Script {
             "/304" => return self.response(304, Body::Empty),
             "/parts" => Body::Parts([&b"a"[..], b"bc"].map(Bytes::from_static).into()),
             _ => match path.strip_prefix("/big/") {
-                Some(count) => Body::Full(Bytes::from(vec![b'x'; count.parse().unwrap()])),
+                Some(count) => Body::Full(BIG.slice(..count.parse::<usize>().unwrap())),
                 None => Body::Full(format!("{} {} {}", request.method, request.host, request.target).into()),
             },
         };
@@ -131,7 +136,7 @@ impl TestDoor {
 
     pub(crate) fn with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let now = SystemTime::from(Clock::real().now().to_system_time());
+        let now = Clock::real().now().to_system_time();
         let ca = certs::DevCa::open_or_create(folder.path(), now).unwrap();
         let pair = ca.issue(&["localhost".into()], &[], now).unwrap();
         let bundle = certs::load(&pair.chain, &pair.key, now).unwrap();
@@ -140,21 +145,54 @@ impl TestDoor {
         let acceptor = tls::Acceptor::new(resolver, &registry).unwrap();
         let (drain, script) = (Drain::default(), Arc::new(Script::default()));
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listen = Listen { https: vec![any], http: vec![any], plain: vec![any], ..Listen::default() };
+        let listen = Listen {
+            https: vec![any],
+            http: vec![any],
+            plain: vec![any],
+            ..Listen::default()
+        };
         let bound = listener::bind(&listen, 2).unwrap();
         let address = |kind| bound.iter().find(|one| one.kind == kind).unwrap().address;
-        let (https, plain, redirect) = (address(Kind::Https), address(Kind::Plain), address(Kind::Redirect));
-        let door = Door::new(Arc::clone(&script), &limits, Clock::real(), drain.clone(), &registry);
-        let setup = Setup { door, acceptor, limits, drain: drain.clone(), registry: registry.clone() };
+        let (https, plain, redirect) = (
+            address(Kind::Https),
+            address(Kind::Plain),
+            address(Kind::Redirect),
+        );
+        let door = Door::new(
+            Arc::clone(&script),
+            &limits,
+            Clock::real(),
+            drain.clone(),
+            &registry,
+        );
+        let setup = Setup {
+            door,
+            acceptor,
+            limits,
+            drain: drain.clone(),
+            registry: registry.clone(),
+        };
         let workers = Workers::start(bound, setup).unwrap();
         let ca = ca.certificate();
-        Self { https, plain, redirect, script, registry, drain, workers, ca, _folder: folder }
+        Self {
+            https,
+            plain,
+            redirect,
+            script,
+            registry,
+            drain,
+            workers,
+            ca,
+            _folder: folder,
+        }
     }
 
     /// The value of a metric's line.
     pub(crate) fn metric(&self, line: &str) -> u64 {
         let all = self.registry.encode();
-        let found = all.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok());
+        let found = all
+            .lines()
+            .find_map(|text| text.strip_prefix(line)?.trim().parse().ok());
         found.unwrap_or_else(|| panic!("no {line} in {all}"))
     }
 

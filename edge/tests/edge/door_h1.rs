@@ -18,7 +18,10 @@ async fn refused(door: &TestDoor, request: &str, status: u16) {
     let answer = client.answer().await;
     assert_eq!(answer.status, status, "{request:?}");
     assert_eq!(answer.field("connection"), Some("close"), "{request:?}");
-    assert!(client.is_closed().await, "{request:?} was followed by another response");
+    assert!(
+        client.is_closed().await,
+        "{request:?} was followed by another response"
+    );
 }
 
 #[tokio::test]
@@ -30,7 +33,12 @@ async fn content_length_with_transfer_encoding_is_refused() {
         "Content-Length: 0\r\nTransfer-Encoding: chunked",
     ] {
         for method in ["POST", "GET"] {
-            refused(&door, &format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n0\r\n\r\n"), 400).await;
+            refused(
+                &door,
+                &format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n0\r\n\r\n"),
+                400,
+            )
+            .await;
         }
     }
     assert_eq!(door.asked(), 0);
@@ -39,10 +47,32 @@ async fn content_length_with_transfer_encoding_is_refused() {
 #[tokio::test]
 async fn a_content_length_that_is_no_number_is_refused() {
     let door = TestDoor::start();
-    for value in ["+5", "-1", "0x5", "5_0", "18446744073709551616", "", "5, 10", "5, 5", "1 0", "0o5", "-0"] {
-        refused(&door, &format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {value}\r\n\r\nhello"), 400).await;
+    for value in [
+        "+5",
+        "-1",
+        "0x5",
+        "5_0",
+        "18446744073709551616",
+        "",
+        "5, 10",
+        "5, 5",
+        "1 0",
+        "0o5",
+        "-0",
+    ] {
+        refused(
+            &door,
+            &format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {value}\r\n\r\nhello"),
+            400,
+        )
+        .await;
     }
-    refused(&door, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 10\r\n\r\nhello", 400).await;
+    refused(
+        &door,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 10\r\n\r\nhello",
+        400,
+    )
+    .await;
     assert_eq!(door.asked(), 0);
 }
 
@@ -50,21 +80,56 @@ async fn a_content_length_that_is_no_number_is_refused() {
 async fn a_transfer_coding_is_refused_however_it_is_spelled() {
     let door = TestDoor::start();
     for value in [
-        "chunked", "Chunked", "xchunked", "chunked, identity", ",chunked", "chunked,", "\tchunked", "chunked ", "gzip",
-        "identity", "", "chunked, chunked", "chunked;a=b", "gzip, chunked", "chunked\x0b",
+        "chunked",
+        "Chunked",
+        "xchunked",
+        "chunked, identity",
+        ",chunked",
+        "chunked,",
+        "\tchunked",
+        "chunked ",
+        "gzip",
+        "identity",
+        "",
+        "chunked, chunked",
+        "chunked;a=b",
+        "gzip, chunked",
+        "chunked\x0b",
     ] {
-        refused(&door, &format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {value}\r\n\r\n0\r\n\r\n"), 400).await;
+        refused(
+            &door,
+            &format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {value}\r\n\r\n0\r\n\r\n"),
+            400,
+        )
+        .await;
     }
     let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity";
-    refused(&door, &format!("POST / HTTP/1.1\r\nHost: a\r\n{twice}\r\n\r\n0\r\n\r\n"), 400).await;
-    refused(&door, "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400).await;
+    refused(
+        &door,
+        &format!("POST / HTTP/1.1\r\nHost: a\r\n{twice}\r\n\r\n0\r\n\r\n"),
+        400,
+    )
+    .await;
+    refused(
+        &door,
+        "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    )
+    .await;
     assert_eq!(door.asked(), 0);
 }
 
 #[tokio::test]
 async fn chunks_are_never_read_whatever_they_say() {
     let door = TestDoor::start();
-    for chunks in ["FFFFFFFFFFFFFFFF0\r\nx", "0x5\r\nhello", "1_0\r\nx", "-1\r\nx", "2;\nxx\r\n0\r\n\r\n", "5;\rhello\r\n0\r\n\r\n"] {
+    for chunks in [
+        "FFFFFFFFFFFFFFFF0\r\nx",
+        "0x5\r\nhello",
+        "1_0\r\nx",
+        "-1\r\nx",
+        "2;\nxx\r\n0\r\n\r\n",
+        "5;\rhello\r\n0\r\n\r\n",
+    ] {
         let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
         refused(&door, &request, 400).await;
     }
@@ -74,8 +139,23 @@ async fn chunks_are_never_read_whatever_they_say() {
 #[tokio::test]
 async fn fields_with_forbidden_bytes_are_refused() {
     let door = TestDoor::start();
-    for line in ["X: a\rb", "X: a\0b", "X : a", " X: a", "X: a\r\n b", "X\tY: a", "Bad[: a", "NoColon", ": a"] {
-        refused(&door, &format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n"), 400).await;
+    for line in [
+        "X: a\rb",
+        "X: a\0b",
+        "X : a",
+        " X: a",
+        "X: a\r\n b",
+        "X\tY: a",
+        "Bad[: a",
+        "NoColon",
+        ": a",
+    ] {
+        refused(
+            &door,
+            &format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n"),
+            400,
+        )
+        .await;
     }
     refused(&door, "GET / HTTP/1.1\r\n X: a\r\nHost: a\r\n\r\n", 400).await;
     assert_eq!(door.asked(), 0);
@@ -100,12 +180,19 @@ async fn a_body_where_none_belongs_is_never_taken_for_a_request() {
     let door = TestDoor::start();
     let hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
     for method in ["GET", "HEAD", "OPTIONS", "DELETE"] {
-        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len());
+        let request = format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{hidden}",
+            hidden.len()
+        );
         let mut client = TestClient::plain(door.plain).await;
         client.send(&request).await;
         client.send(OK).await;
         let answer = client.try_answer(method == "HEAD").await.unwrap();
-        assert_eq!((answer.status, answer.field("connection")), (400, Some("close")), "{method}");
+        assert_eq!(
+            (answer.status, answer.field("connection")),
+            (400, Some("close")),
+            "{method}"
+        );
         assert!(client.is_closed().await, "{method}");
     }
     assert_eq!(door.asked(), 0);
@@ -114,8 +201,18 @@ async fn a_body_where_none_belongs_is_never_taken_for_a_request() {
 #[tokio::test]
 async fn a_method_with_content_is_answered_and_the_connection_ends() {
     let door = TestDoor::start();
-    refused(&door, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 405).await;
-    refused(&door, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n", 405).await;
+    refused(
+        &door,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        405,
+    )
+    .await;
+    refused(
+        &door,
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n",
+        405,
+    )
+    .await;
     let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     refused(&door, request, 405).await;
 }
@@ -124,7 +221,9 @@ async fn a_method_with_content_is_answered_and_the_connection_ends() {
 async fn the_answer_survives_a_body_that_still_comes() {
     let door = TestDoor::start();
     let mut client = TestClient::plain(door.plain).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
+        .await;
     for _ in 0..6 {
         let _ = client.try_send(vec![b'x'; 10_000]).await;
     }
@@ -136,9 +235,15 @@ async fn methods_without_content_keep_the_connection() {
     let door = TestDoor::start();
     let mut client = TestClient::plain(door.plain).await;
     for method in ["POST", "PUT", "DELETE", "TRACE", "PURGE", "OPTIONS", "get"] {
-        client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        client
+            .send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.field("allow")), (405, Some("GET, HEAD")), "{method}");
+        assert_eq!(
+            (answer.status, answer.field("allow")),
+            (405, Some("GET, HEAD")),
+            "{method}"
+        );
     }
 }
 
@@ -148,7 +253,11 @@ async fn an_upgrade_is_not_taken_and_the_next_request_is_answered() {
     for protocol in ["foo", "websocket", "h2c"] {
         let mut client = TestClient::plain(door.plain).await;
         let fields = "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__";
-        client.send(format!("GET /1 HTTP/1.1\r\nHost: a\r\nUpgrade: {protocol}\r\n{fields}\r\n\r\n{OK}")).await;
+        client
+            .send(format!(
+                "GET /1 HTTP/1.1\r\nHost: a\r\nUpgrade: {protocol}\r\n{fields}\r\n\r\n{OK}"
+            ))
+            .await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.text()), (200, "GET a /1"));
         assert_eq!(client.answer().await.text(), "GET a /next");
@@ -159,7 +268,9 @@ async fn an_upgrade_is_not_taken_and_the_next_request_is_answered() {
 async fn http10_closes_unless_asked_to_stay() {
     let door = TestDoor::start();
     let mut client = TestClient::plain(door.plain).await;
-    client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
+    client
+        .send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+        .await;
     assert_eq!(client.answer().await.status, 200);
     client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 200);
@@ -171,7 +282,11 @@ async fn an_odd_expectation_is_417_and_a_plain_one_is_fine() {
     let door = TestDoor::start();
     refused(&door, "GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417).await;
     let mut client = TestClient::plain(door.plain).await;
-    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n{OK}")).await;
+    client
+        .send(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n{OK}"
+        ))
+        .await;
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(client.answer().await.text(), "GET a /next");
 }
@@ -185,15 +300,23 @@ async fn a_bad_host_is_refused() {
     }
     refused(&door, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400).await;
     assert_eq!(door.asked(), 0);
-    assert_eq!(door.metric("edge_requests_refused_total{reason=\"host-missing\"}"), 1);
-    assert_eq!(door.metric("edge_requests_refused_total{reason=\"host-repeated\"}"), 1);
+    assert_eq!(
+        door.metric("edge_requests_refused_total{reason=\"host-missing\"}"),
+        1
+    );
+    assert_eq!(
+        door.metric("edge_requests_refused_total{reason=\"host-repeated\"}"),
+        1
+    );
 }
 
 #[tokio::test]
 async fn a_target_wins_over_host_and_nothing_is_proxied() {
     let door = TestDoor::start();
     let mut client = TestClient::plain(door.plain).await;
-    client.send("GET http://evil.test/x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client
+        .send("GET http://evil.test/x HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
     assert_eq!(client.answer().await.text(), "GET evil.test /x");
     refused(&door, "GET http://u@b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400).await;
     refused(&door, "GET ftp://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400).await;
@@ -210,7 +333,9 @@ async fn a_target_wins_over_host_and_nothing_is_proxied() {
 async fn a_hundred_pipelined_requests_are_answered_in_order() {
     let door = TestDoor::start();
     let mut client = TestClient::plain(door.plain).await;
-    let all: String = (0..100).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    let all: String = (0..100)
+        .map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"))
+        .collect();
     client.send(all).await;
     for n in 0..100 {
         assert_eq!(client.answer().await.text(), format!("GET a /{n}"));
@@ -225,7 +350,12 @@ async fn a_head_over_its_limits_is_refused_and_the_connection_ends() {
         let mut client = TestClient::plain(door.plain).await;
         let _ = client.try_send(&request).await;
         let answer = client.answer().await;
-        assert!(status.contains(&answer.status), "{} of {} bytes", answer.status, request.len());
+        assert!(
+            status.contains(&answer.status),
+            "{} of {} bytes",
+            answer.status,
+            request.len()
+        );
         assert!(client.is_closed().await);
     };
     check(get(&format!("/{}", "a".repeat(9 * 1024)), ""), &[414]).await;
@@ -242,8 +372,16 @@ async fn a_head_over_its_limits_is_refused_and_the_connection_ends() {
 #[tokio::test]
 async fn another_number_of_fields_can_be_the_limit() {
     for count in [10, 200] {
-        let door = TestDoor::with(Limits { header_count: count, ..Limits::default() });
-        let get = |fields: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: a\r\n".repeat(fields - 1));
+        let door = TestDoor::with(Limits {
+            header_count: count,
+            ..Limits::default()
+        });
+        let get = |fields: usize| {
+            format!(
+                "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+                "X: a\r\n".repeat(fields - 1)
+            )
+        };
         let mut client = TestClient::plain(door.plain).await;
         client.send(get(count)).await;
         assert_eq!(client.answer().await.status, 200);
@@ -267,7 +405,10 @@ async fn what_is_not_http_is_closed() {
         let mut client = TestClient::plain(door.plain).await;
         client.send(bytes).await;
         let answer = client.rest().await;
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"),
+            "{answer:?}"
+        );
     }
     assert_eq!(door.asked(), 0);
 }
@@ -276,7 +417,9 @@ async fn what_is_not_http_is_closed() {
 async fn a_panic_costs_one_request_only() {
     let door = TestDoor::start();
     let mut client = TestClient::plain(door.plain).await;
-    client.send(format!("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n{OK}")).await;
+    client
+        .send(format!("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n{OK}"))
+        .await;
     assert_eq!(client.answer().await.status, 500);
     assert_eq!(client.answer().await.text(), "GET a /next");
     assert_eq!(door.drain.panics(), 1);
@@ -286,18 +429,28 @@ async fn a_panic_costs_one_request_only() {
 async fn head_has_the_length_and_no_body() {
     let door = TestDoor::start();
     let mut client = TestClient::plain(door.plain).await;
-    client.send(format!("HEAD /big/1000000 HTTP/1.1\r\nHost: a\r\n\r\n{OK}")).await;
+    client
+        .send(format!("HEAD /big/1000000 HTTP/1.1\r\nHost: a\r\n\r\n{OK}"))
+        .await;
     let answer = client.answer_to_head().await;
-    assert_eq!((answer.status, answer.field("content-length")), (200, Some("1000000")));
+    assert_eq!(
+        (answer.status, answer.field("content-length")),
+        (200, Some("1000000"))
+    );
     assert!(answer.field("date").is_some());
     assert_eq!(client.answer().await.text(), "GET a /next");
-    client.send(format!("GET /304 HTTP/1.1\r\nHost: a\r\n\r\n{OK}")).await;
+    client
+        .send(format!("GET /304 HTTP/1.1\r\nHost: a\r\n\r\n{OK}"))
+        .await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.field("content-length")), (304, None));
     assert_eq!(client.answer().await.text(), "GET a /next");
     client.send("GET /parts HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let answer = client.answer().await;
-    assert_eq!((answer.text(), answer.field("content-length")), ("abc", Some("3")));
+    assert_eq!(
+        (answer.text(), answer.field("content-length")),
+        ("abc", Some("3"))
+    );
 }
 
 #[tokio::test]
@@ -305,18 +458,25 @@ async fn a_broken_body_never_looks_complete() {
     let door = TestDoor::start();
     for path in ["/broken", "/broken-length"] {
         let mut client = TestClient::plain(door.plain).await;
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        client
+            .send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .await;
         assert!(client.try_answer(false).await.is_none(), "{path}");
     }
-    assert_eq!(*door.script.ends.lock().unwrap(), [(4, End::Broken), (4, End::Broken)]);
+    assert_eq!(
+        *door.script.ends.lock().unwrap(),
+        [(4, End::Broken), (4, End::Broken)]
+    );
 }
 
 #[tokio::test]
 async fn a_large_body_arrives_whole_in_the_clear_and_over_tls() {
     let door = TestDoor::start();
     let request = "GET /big/5000000 HTTP/1.1\r\nHost: a\r\n\r\n";
-    let mut clients =
-        [TestClient::plain(door.plain).await, TestClient::tls(door.https, &door.ca, &["http/1.1"]).await];
+    let mut clients = [
+        TestClient::plain(door.plain).await,
+        TestClient::tls(door.https, &door.ca, &["http/1.1"]).await,
+    ];
     for client in &mut clients {
         client.send(request).await;
         assert_eq!(client.answer().await.body.len(), 5_000_000);
@@ -350,7 +510,8 @@ async fn a_slow_head_is_408() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n").await;
     assert_eq!(client.answer().await.status, 408);
     assert!(client.is_closed().await);
-    door.metric_reaches("edge_connections_closed_total{reason=\"header-timeout\"}", 1).await;
+    door.metric_reaches("edge_connections_closed_total{reason=\"header-timeout\"}", 1)
+        .await;
 }
 
 #[tokio::test]
@@ -376,7 +537,8 @@ async fn an_idle_connection_is_closed() {
     assert_eq!(once.answer().await.status, 200);
     assert!(silent.is_closed().await);
     assert!(once.is_closed().await);
-    door.metric_reaches("edge_connections_closed_total{reason=\"idle\"}", 2).await;
+    door.metric_reaches("edge_connections_closed_total{reason=\"idle\"}", 2)
+        .await;
 }
 
 #[tokio::test]
@@ -399,7 +561,8 @@ async fn a_client_that_takes_nothing_is_ended() {
     let door = TestDoor::with(quick());
     let mut client = TestClient::plain(door.plain).await;
     client.send("GET /big/50000000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    door.metric_reaches("edge_connections_closed_total{reason=\"stalled\"}", 1).await;
+    door.metric_reaches("edge_connections_closed_total{reason=\"stalled\"}", 1)
+        .await;
     assert!(client.try_answer(false).await.is_none());
     let ends = door.script.ends.lock().unwrap();
     assert!(matches!(ends[..], [(_, End::ClientGone)]), "{ends:?}");
@@ -415,16 +578,24 @@ async fn is_turned_away(door: &TestDoor) -> bool {
 
 #[tokio::test]
 async fn connections_from_one_address_are_limited() {
-    let door = TestDoor::with(Limits { connections_per_address: 2, ..Limits::default() });
-    let mut held = [TestClient::plain(door.plain).await, TestClient::plain(door.plain).await];
+    let door = TestDoor::with(Limits {
+        connections_per_address: 2,
+        ..Limits::default()
+    });
+    let mut held = [
+        TestClient::plain(door.plain).await,
+        TestClient::plain(door.plain).await,
+    ];
     for client in &mut held {
         client.send(OK).await;
         assert_eq!(client.answer().await.status, 200);
     }
     assert!(is_turned_away(&door).await);
-    door.metric_reaches("edge_connections_refused_total{reason=\"address\"}", 1).await;
+    door.metric_reaches("edge_connections_refused_total{reason=\"address\"}", 1)
+        .await;
     drop(held);
-    door.metric_reaches("edge_connections_closed_total{reason=\"client\"}", 2).await;
+    door.metric_reaches("edge_connections_closed_total{reason=\"client\"}", 2)
+        .await;
     let again = async {
         loop {
             if let Ok(mut client) = TestClient::try_plain(door.plain).await
@@ -440,11 +611,15 @@ async fn connections_from_one_address_are_limited() {
 
 #[tokio::test]
 async fn connections_in_all_are_limited() {
-    let door = TestDoor::with(Limits { connections: 1, ..Limits::default() });
+    let door = TestDoor::with(Limits {
+        connections: 1,
+        ..Limits::default()
+    });
     let mut first = TestClient::plain(door.plain).await;
     first.send(OK).await;
     assert_eq!(first.answer().await.status, 200);
     assert!(is_turned_away(&door).await);
-    door.metric_reaches("edge_connections_refused_total{reason=\"all\"}", 1).await;
+    door.metric_reaches("edge_connections_refused_total{reason=\"all\"}", 1)
+        .await;
     assert_eq!(door.metric("edge_connections"), 1);
 }

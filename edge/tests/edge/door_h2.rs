@@ -4,13 +4,17 @@ use edge::config::Limits;
 use edge::exchange::record::End;
 
 use super::client::{
-    CONTINUATION, DATA, Frame, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, TestClient, WINDOW_UPDATE, block,
-    frame, get, request, soon,
+    CONTINUATION, DATA, Frame, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, TestClient,
+    WINDOW_UPDATE, block, frame, get, request, soon,
 };
 use super::door::{TestDoor, quick};
 
-const GET: [(&str, &str); 4] =
-    [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", "/")];
+const GET: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "https"),
+    (":authority", "localhost"),
+    (":path", "/"),
+];
 
 async fn connect(door: &TestDoor) -> TestClient {
     connect_with(door, &[]).await
@@ -73,7 +77,15 @@ async fn a_body_larger_than_the_windows_arrives_whole() {
         got += data.payload.len();
         let more = u32::try_from(data.payload.len()).unwrap().to_be_bytes();
         if !data.payload.is_empty() {
-            client.send([frame(WINDOW_UPDATE, 0, 0, &more), frame(WINDOW_UPDATE, 0, 1, &more)].concat()).await;
+            client
+                .send(
+                    [
+                        frame(WINDOW_UPDATE, 0, 0, &more),
+                        frame(WINDOW_UPDATE, 0, 1, &more),
+                    ]
+                    .concat(),
+                )
+                .await;
         }
     }
     let ended = async {
@@ -94,7 +106,10 @@ async fn the_protocol_is_the_one_that_alpn_chose() {
     let mut client = TestClient::tls(door.https, &door.ca, &["http/1.1"]).await;
     client.begin_h2(&[]).await;
     let answer = client.rest().await;
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"),
+        "{answer:?}"
+    );
     assert_eq!(door.asked(), 0);
 }
 
@@ -104,8 +119,7 @@ async fn the_validator_is_the_same_as_for_http1() {
     let mut client = connect(&door).await;
     let with = |extra: &[(&'static str, &'static str)]| [&GET[..], extra].concat();
     let path = |path| [&GET[..3], &[(":path", path)]].concat();
-    let authority =
-        |authority| [&GET[..2], &[(":authority", authority), (":path", "/")]].concat();
+    let authority = |authority| [&GET[..2], &[(":authority", authority), (":path", "/")]].concat();
     let cases: [(Vec<(&str, &str)>, u16); 8] = [
         (with(&[("host", "localhost")]), 200),
         (with(&[("host", "other")]), 400),
@@ -144,7 +158,11 @@ async fn malformed_requests_are_never_answered() {
         let mut client = connect(&door).await;
         client.send(request(1, &fields)).await;
         let ends = |frame: &Frame| [RST_STREAM, HEADERS, GOAWAY].contains(&frame.kind);
-        assert_ne!(client.frame_until("a reset", ends).await.kind, HEADERS, "{fields:?}");
+        assert_ne!(
+            client.frame_until("a reset", ends).await.kind,
+            HEADERS,
+            "{fields:?}"
+        );
     }
     assert_eq!(door.asked(), 0);
 }
@@ -153,8 +171,12 @@ async fn malformed_requests_are_never_answered() {
 async fn a_malformed_request_leaves_the_others_alone() {
     let door = TestDoor::start();
     let mut client = connect(&door).await;
-    client.send(request(1, &[&GET[..], &[("connection", "close")]].concat())).await;
-    client.frame_until("a reset", |frame| frame.kind == RST_STREAM).await;
+    client
+        .send(request(1, &[&GET[..], &[("connection", "close")]].concat()))
+        .await;
+    client
+        .frame_until("a reset", |frame| frame.kind == RST_STREAM)
+        .await;
     client.send(get(3, "/")).await;
     assert_eq!(client.h2_status(3).await, 200);
 }
@@ -199,10 +221,12 @@ async fn a_panic_costs_one_stream_only() {
 async fn rapid_resets_end_the_connection() {
     let door = TestDoor::start();
     let code = flood(connect(&door).await, |n| {
-        (0..200).flat_map(|i| {
-            let stream = 2 * (200 * n + i) + 1;
-            [get(stream, "/"), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
-        }).collect()
+        (0..200)
+            .flat_map(|i| {
+                let stream = 2 * (200 * n + i) + 1;
+                [get(stream, "/"), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+            })
+            .collect()
     })
     .await;
     assert_eq!(code, Some(11));
@@ -214,16 +238,24 @@ async fn resets_that_the_server_is_made_to_send_end_the_connection() {
     let door = TestDoor::start();
     type Bait = fn(u32) -> Vec<u8>;
     let baits: [(&str, Bait); 3] = [
-        ("zero window update", |stream| frame(WINDOW_UPDATE, 0, stream, &[0; 4])),
-        ("self dependency", |stream| frame(PRIORITY, 0, stream, &[&stream.to_be_bytes()[..], &[16]].concat())),
-        ("window overflow", |stream| frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff])),
+        ("zero window update", |stream| {
+            frame(WINDOW_UPDATE, 0, stream, &[0; 4])
+        }),
+        ("self dependency", |stream| {
+            frame(PRIORITY, 0, stream, &[&stream.to_be_bytes()[..], &[16]].concat())
+        }),
+        ("window overflow", |stream| {
+            frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff])
+        }),
     ];
     for (name, bait) in baits {
         let code = flood(connect(&door).await, |n| {
-            (0..100).flat_map(|i| {
-                let stream = 2 * (100 * n + i) + 1;
-                [get(stream, "/gate"), bait(stream)].concat()
-            }).collect()
+            (0..100)
+                .flat_map(|i| {
+                    let stream = 2 * (100 * n + i) + 1;
+                    [get(stream, "/gate"), bait(stream)].concat()
+                })
+                .collect()
         })
         .await;
         assert!(code.is_some(), "{name}");
@@ -236,16 +268,21 @@ async fn floods_without_a_request_spend_their_budget() {
     let door = TestDoor::start();
     type Burst = fn() -> Vec<u8>;
     let bursts: [(&str, Burst); 4] = [
-        ("settings", || frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]).repeat(100)),
+        ("settings", || {
+            frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]).repeat(100)
+        }),
         ("ping", || frame(PING, 0, 0, b"12345678").repeat(100)),
         ("priority", || frame(PRIORITY, 0, 5, &[0, 0, 0, 0, 1]).repeat(100)),
-        ("window update", || frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(100)),
+        ("window update", || {
+            frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(100)
+        }),
     ];
     for (name, burst) in bursts {
         let code = flood(connect(&door).await, |_| burst()).await;
         assert!(matches!(code, Some(11) | None), "{name}: {code:?}");
     }
-    door.metric_reaches("edge_connections_closed_total{reason=\"unproductive\"}", 1).await;
+    door.metric_reaches("edge_connections_closed_total{reason=\"unproductive\"}", 1)
+        .await;
     still_answers(&door).await;
 }
 
@@ -253,7 +290,14 @@ async fn floods_without_a_request_spend_their_budget() {
 async fn empty_data_frames_end_the_connection() {
     let door = TestDoor::start();
     let mut client = connect(&door).await;
-    client.send(frame(HEADERS, 4, 1, &block(&[&[(":method", "POST")], &GET[1..]].concat()))).await;
+    client
+        .send(frame(
+            HEADERS,
+            4,
+            1,
+            &block(&[&[(":method", "POST")], &GET[1..]].concat()),
+        ))
+        .await;
     flood(client, |_| frame(DATA, 0, 1, &[]).repeat(100)).await;
     still_answers(&door).await;
 }
@@ -291,7 +335,10 @@ async fn header_lists_that_are_too_large_spend_the_budget() {
     let value = "a".repeat(200);
     let many = [&GET[..], &[("x", value.as_str())].repeat(75)].concat();
     flood(connect(&door).await, |n| request(2 * n + 1, &many)).await;
-    assert_eq!(door.metric("edge_connections_closed_total{reason=\"unproductive\"}"), 1);
+    assert_eq!(
+        door.metric("edge_connections_closed_total{reason=\"unproductive\"}"),
+        1
+    );
     assert_eq!(door.asked(), 0);
     still_answers(&door).await;
 }
@@ -313,18 +360,27 @@ async fn a_header_list_over_the_limit_is_431_and_others_live() {
 
 #[tokio::test]
 async fn streams_over_the_limit_are_refused_one_by_one() {
-    let door = TestDoor::with(Limits { h2_streams: 10, ..Limits::default() });
+    let door = TestDoor::with(Limits {
+        h2_streams: 10,
+        ..Limits::default()
+    });
     let mut client = connect(&door).await;
-    client.frame_until("settings", |frame| frame.kind == SETTINGS && frame.flags == 1).await;
+    client
+        .frame_until("settings", |frame| frame.kind == SETTINGS && frame.flags == 1)
+        .await;
     let all: Vec<u8> = (0..15).flat_map(|n| get(2 * n + 1, "/gate")).collect();
     client.send(all).await;
     for _ in 0..5 {
-        let reset = client.frame_until("a reset", |frame| frame.kind == RST_STREAM).await;
+        let reset = client
+            .frame_until("a reset", |frame| frame.kind == RST_STREAM)
+            .await;
         assert_eq!(reset.payload, [0, 0, 0, 7]);
     }
     door.script.gate.0.add_permits(15);
     for _ in 0..10 {
-        client.frame_until("an end", |frame| frame.kind == DATA && frame.flags & 1 == 1).await;
+        client
+            .frame_until("an end", |frame| frame.kind == DATA && frame.flags & 1 == 1)
+            .await;
     }
     assert_eq!(door.asked(), 10);
 }
@@ -342,9 +398,13 @@ async fn streams_with_a_shut_window_are_ended_even_under_pings() {
         }
     };
     soon("the end of stuck streams", pings).await;
-    door.metric_reaches("edge_connections_closed_total{reason=\"stalled\"}", 1).await;
+    door.metric_reaches("edge_connections_closed_total{reason=\"stalled\"}", 1)
+        .await;
     let ends = door.script.ends.lock().unwrap();
-    assert!(ends.len() == 100 && ends.iter().all(|(_, end)| *end == End::ClientGone), "{ends:?}");
+    assert!(
+        ends.len() == 100 && ends.iter().all(|(_, end)| *end == End::ClientGone),
+        "{ends:?}"
+    );
 }
 
 #[tokio::test]
@@ -356,7 +416,8 @@ async fn an_idle_connection_gets_goaway_and_is_closed() {
     let goaway = client.frame_until("goaway", |frame| frame.kind == GOAWAY).await;
     assert_eq!(goaway.payload[4..8], [0; 4]);
     client.rest().await;
-    door.metric_reaches("edge_connections_closed_total{reason=\"idle\"}", 1).await;
+    door.metric_reaches("edge_connections_closed_total{reason=\"idle\"}", 1)
+        .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,13 @@
 //! Scenarios: the node and its parts over real sockets, against clients and buckets that misbehave on demand.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod caching;
 mod client;
 mod coding;

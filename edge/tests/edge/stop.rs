@@ -1,6 +1,12 @@
 //! The end of a node: nothing that was begun is cut off, unless the deadline says so.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use edge::config;
+use edge::drain::{NotReady, Readiness};
+use edge::lifecycle::{self, Ended, Orders, Signals};
 
 use super::client::{GOAWAY, TestClient, get, soon};
 use super::door::TestDoor;
@@ -30,7 +36,10 @@ async fn a_drain_finishes_what_is_under_way_on_both_versions() {
     h2.frame_until("goaway", |frame| frame.kind == GOAWAY).await;
     door.script.gate.0.add_permits(2);
     let answer = h1.answer().await;
-    assert_eq!((answer.text(), answer.field("connection")), ("open", Some("close")));
+    assert_eq!(
+        (answer.text(), answer.field("connection")),
+        ("open", Some("close"))
+    );
     assert_eq!(h2.h2_status(1).await, 200);
     drop((h1, h2));
     assert_eq!(door.drain.finish(Duration::from_secs(10)).await, 0);
@@ -66,4 +75,114 @@ async fn connections_in_the_backlog_are_still_answered() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(client.answer().await.status, 200);
     }
+}
+
+/// Counts what it is told.
+#[derive(Clone, Default)]
+struct Counted(Arc<[AtomicU32; 2]>);
+
+impl Orders for Counted {
+    fn reload(&mut self) {
+        self.0[0].fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn reopen_logs(&mut self) {
+        self.0[1].fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Counted {
+    async fn reaches(&self, order: usize) {
+        let reached = async {
+            while self.0[order].load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("an order", reached).await;
+    }
+}
+
+fn send_to_myself(signal: &str) {
+    let me = std::process::id().to_string();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-s", signal, &me])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+/// One test, as every listener of this process hears each signal.
+#[tokio::test]
+async fn signals_are_obeyed_in_their_order() {
+    let plan = |deadline| config::Drain {
+        delay: Duration::from_millis(50),
+        deadline,
+    };
+
+    let door = TestDoor::start();
+    let (plain, drain) = (door.plain, door.drain.clone());
+    let (readiness, orders) = (Readiness::default(), Counted::default());
+    readiness.set(NotReady::Starting, false);
+    let signals = Signals::listen().unwrap();
+    let scenario = async {
+        send_to_myself("HUP");
+        orders.reaches(0).await;
+        send_to_myself("USR1");
+        orders.reaches(1).await;
+        send_to_myself("USR2");
+        assert!(readiness.is_ready());
+        send_to_myself("TERM");
+        let red = async {
+            while readiness.is_ready() {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("readiness to turn red", red).await;
+        // Whoever has not heard of it yet is still served.
+        let mut late = TestClient::plain(plain).await;
+        late.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .await;
+        assert_eq!(late.answer().await.status, 200);
+    };
+    let plan_calm = plan(Duration::from_secs(10));
+    let run = lifecycle::run(
+        signals,
+        orders.clone(),
+        &plan_calm,
+        &drain,
+        &readiness,
+        door.workers,
+    );
+    let (ended, ()) = tokio::join!(run, scenario);
+    assert_eq!((ended, ended.code()), (Ended::Clean, 0));
+    assert!(tokio::net::TcpStream::connect(plain).await.is_err());
+
+    let door = TestDoor::start();
+    let (plain, drain, script) = (door.plain, door.drain.clone(), Arc::clone(&door.script));
+    let signals = Signals::listen().unwrap();
+    let scenario = async {
+        let mut stuck = TestClient::plain(plain).await;
+        stuck.send("GET /gate HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        while script.asked.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        send_to_myself("INT");
+        let begun = async { drain.begun().await };
+        soon("the drain", begun).await;
+        send_to_myself("INT");
+        assert!(stuck.is_closed().await);
+    };
+    let plan_long = plan(Duration::from_secs(3600));
+    let run = lifecycle::run(
+        signals,
+        Counted::default(),
+        &plan_long,
+        &drain,
+        &readiness,
+        door.workers,
+    );
+    let (ended, ()) = tokio::join!(run, scenario);
+    assert_eq!((ended, ended.code()), (Ended::AtOnce, 130));
 }

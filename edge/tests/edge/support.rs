@@ -37,7 +37,10 @@ impl TestBucket {
         options.buckets = vec![BUCKET.to_owned()];
         options.durable = false;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { server: bucket::Server::start(options, listener).await.unwrap(), _dir: dir }
+        Self {
+            server: bucket::Server::start(options, listener).await.unwrap(),
+            _dir: dir,
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -47,11 +50,23 @@ impl TestBucket {
     /// Puts an object with nothing but a Cache-Control, or without one where that is empty.
     pub(crate) async fn put(&self, key: &str, body: impl Into<Vec<u8>>, cache_control: &str) {
         let cache_control = (!cache_control.is_empty()).then(|| cache_control.to_owned());
-        self.put_with(key, body, Meta { cache_control, ..Meta::default() }).await;
+        self.put_with(
+            key,
+            body,
+            Meta {
+                cache_control,
+                ..Meta::default()
+            },
+        )
+        .await;
     }
 
     pub(crate) async fn put_with(&self, key: &str, body: impl Into<Vec<u8>>, meta: Meta) {
-        self.server.store().put(BUCKET, key, body.into(), meta).await.unwrap();
+        self.server
+            .store()
+            .put(BUCKET, key, body.into(), meta)
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn delete(&self, key: &str) {
@@ -68,7 +83,11 @@ impl TestBucket {
 
     /// The requests for `key` so far.
     pub(crate) fn asked(&self, key: &str) -> Vec<Seen> {
-        self.server.log().into_iter().filter(|seen| seen.key == key).collect()
+        self.server
+            .log()
+            .into_iter()
+            .filter(|seen| seen.key == key)
+            .collect()
     }
 
     /// Every request so far.
@@ -110,7 +129,8 @@ impl TestEdge {
     ) -> Self {
         let dir = TempDir::new().unwrap();
         let text = text(bucket.address(), site, tables);
-        let mut config = config::parse(&text, "test.toml", dir.path()).unwrap_or_else(|errors| panic!("{errors}"));
+        let mut config =
+            config::parse(&text, "test.toml", dir.path()).unwrap_or_else(|errors| panic!("{errors}"));
         for origin in &mut config.origins {
             let OriginKind::S3(s3) = &mut origin.kind;
             s3.credentials = Credentials::Static {
@@ -121,8 +141,18 @@ impl TestEdge {
         change(&mut config);
         let clock = Clock::manual(Timestamp::from(std::time::SystemTime::now()));
         let node = Node::start(config, None, clock.clone(), tokio::runtime::Handle::current()).unwrap();
-        let plain = node.addresses().iter().find(|(kind, _)| *kind == Kind::Plain).unwrap().1;
-        Self { node, clock, plain, dir }
+        let plain = node
+            .addresses()
+            .iter()
+            .find(|(kind, _)| *kind == Kind::Plain)
+            .unwrap()
+            .1;
+        Self {
+            node,
+            clock,
+            plain,
+            dir,
+        }
     }
 
     /// Where the plain listener is.
@@ -152,7 +182,11 @@ impl TestEdge {
     pub(crate) async fn ask(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
         let mut client = self.client().await;
         client.send(request(method, path, fields)).await;
-        if method == "HEAD" { client.answer_to_head().await } else { client.answer().await }
+        if method == "HEAD" {
+            client.answer_to_head().await
+        } else {
+            client.answer().await
+        }
     }
 
     /// Purges; when it returns, nothing that was purged is found.
@@ -169,8 +203,13 @@ impl TestEdge {
     /// The metric's value in `line`, as `/metrics` shows it.
     pub(crate) fn metric(&self, line: &str) -> u64 {
         let text = self.node.registry().encode();
-        let found = text.lines().find_map(|shown| shown.strip_prefix(line)?.strip_prefix(' '));
-        found.unwrap_or_else(|| panic!("no metric {line} in\n{text}")).parse().unwrap()
+        let found = text
+            .lines()
+            .find_map(|shown| shown.strip_prefix(line)?.strip_prefix(' '));
+        found
+            .unwrap_or_else(|| panic!("no metric {line} in\n{text}"))
+            .parse()
+            .unwrap()
     }
 
     /// Waits until `done` says so.
@@ -190,7 +229,10 @@ impl TestEdge {
 
 /// A request for the site, to be sent over a plain connection.
 pub(crate) fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> String {
-    let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let fields: String = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     format!("{method} {path} HTTP/1.1\r\nhost: {HOST}\r\n{fields}\r\n")
 }
 

@@ -99,137 +99,45 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn tag(value: &str) -> Option<ETagCondition> {
-        Some(ETagCondition::parse_http_header(value.as_bytes()).unwrap())
+    fn tag(value: &str) -> ETagCondition {
+        ETagCondition::parse_http_header(value.as_bytes()).unwrap()
     }
+
+    /// If-Match, If-None-Match, seconds of If-Modified-Since and of If-Unmodified-Since.
+    type Asked<'a> = (&'a str, &'a str, u64, u64);
 
     #[test]
     fn reads_are_judged_in_the_order_of_the_rfc() {
-        let none = Preconditions::default;
         // The object has the tag "a" and was modified at 100.4 seconds.
-        let check = |preconditions: Preconditions, expected: Verdict| {
-            let modified = at(100) + Duration::from_millis(400);
+        let modified = at(100) + Duration::from_millis(400);
+        let check = |(if_match, if_none_match, since, unless): Asked<'_>, expected: Verdict| {
+            let preconditions = Preconditions {
+                if_match: (!if_match.is_empty()).then(|| tag(if_match)),
+                if_none_match: (!if_none_match.is_empty()).then(|| tag(if_none_match)),
+                if_modified_since: (since > 0).then(|| at(since)),
+                if_unmodified_since: (unless > 0).then(|| at(unless)),
+            };
             assert_eq!(preconditions.judge("a", modified), expected, "{preconditions:?}");
         };
-        check(none(), Verdict::Proceed);
-        check(
-            Preconditions {
-                if_match: tag("\"a\""),
-                ..none()
-            },
-            Verdict::Proceed,
-        );
-        check(
-            Preconditions {
-                if_match: tag("*"),
-                ..none()
-            },
-            Verdict::Proceed,
-        );
-        check(
-            Preconditions {
-                if_match: tag("\"b\""),
-                ..none()
-            },
-            Verdict::Failed,
-        );
-        check(
-            Preconditions {
-                if_match: tag("W/\"a\""),
-                ..none()
-            },
-            Verdict::Failed,
-        );
-        check(
-            Preconditions {
-                if_none_match: tag("\"a\""),
-                ..none()
-            },
-            Verdict::NotModified,
-        );
-        check(
-            Preconditions {
-                if_none_match: tag("W/\"a\""),
-                ..none()
-            },
-            Verdict::NotModified,
-        );
-        check(
-            Preconditions {
-                if_none_match: tag("*"),
-                ..none()
-            },
-            Verdict::NotModified,
-        );
-        check(
-            Preconditions {
-                if_none_match: tag("\"b\""),
-                ..none()
-            },
-            Verdict::Proceed,
-        );
-        check(
-            Preconditions {
-                if_modified_since: Some(at(100)),
-                ..none()
-            },
-            Verdict::NotModified,
-        );
-        check(
-            Preconditions {
-                if_modified_since: Some(at(99)),
-                ..none()
-            },
-            Verdict::Proceed,
-        );
-        check(
-            Preconditions {
-                if_unmodified_since: Some(at(100)),
-                ..none()
-            },
-            Verdict::Proceed,
-        );
-        check(
-            Preconditions {
-                if_unmodified_since: Some(at(99)),
-                ..none()
-            },
-            Verdict::Failed,
-        );
+        check(("", "", 0, 0), Verdict::Proceed);
+        check(("\"a\"", "", 0, 0), Verdict::Proceed);
+        check(("*", "", 0, 0), Verdict::Proceed);
+        check(("\"b\"", "", 0, 0), Verdict::Failed);
+        check(("W/\"a\"", "", 0, 0), Verdict::Failed);
+        check(("", "\"a\"", 0, 0), Verdict::NotModified);
+        check(("", "W/\"a\"", 0, 0), Verdict::NotModified);
+        check(("", "*", 0, 0), Verdict::NotModified);
+        check(("", "\"b\"", 0, 0), Verdict::Proceed);
+        check(("", "", 100, 0), Verdict::NotModified);
+        check(("", "", 99, 0), Verdict::Proceed);
+        check(("", "", 0, 100), Verdict::Proceed);
+        check(("", "", 0, 99), Verdict::Failed);
         // A tag silences the date beside it.
-        check(
-            Preconditions {
-                if_match: tag("\"a\""),
-                if_unmodified_since: Some(at(1)),
-                ..none()
-            },
-            Verdict::Proceed,
-        );
-        check(
-            Preconditions {
-                if_none_match: tag("\"b\""),
-                if_modified_since: Some(at(100)),
-                ..none()
-            },
-            Verdict::Proceed,
-        );
-        // A failed If-Match comes before a matching If-None-Match.
-        check(
-            Preconditions {
-                if_match: tag("\"b\""),
-                if_none_match: tag("\"a\""),
-                ..none()
-            },
-            Verdict::Failed,
-        );
-        check(
-            Preconditions {
-                if_match: tag("\"a\""),
-                if_none_match: tag("\"a\""),
-                ..none()
-            },
-            Verdict::NotModified,
-        );
+        check(("\"a\"", "", 0, 1), Verdict::Proceed);
+        check(("", "\"b\"", 100, 0), Verdict::Proceed);
+        // What fails comes before what is not modified.
+        check(("\"b\"", "\"a\"", 0, 0), Verdict::Failed);
+        check(("\"a\"", "\"a\"", 0, 0), Verdict::NotModified);
     }
 
     #[test]

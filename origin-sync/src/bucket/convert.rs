@@ -24,7 +24,7 @@ impl From<StoreError> for S3Error {
             StoreError::Part(PartFault::Order) => S3ErrorCode::InvalidPartOrder,
             StoreError::Part(PartFault::TooSmall) => S3ErrorCode::EntityTooSmall,
             StoreError::Vanished => S3ErrorCode::SlowDown,
-            StoreError::Disk(..) => S3ErrorCode::InternalError,
+            StoreError::InUse(_) | StoreError::Disk(..) => S3ErrorCode::InternalError,
         };
         if let StoreError::Disk(_, cause) = &error {
             tracing::error!(%error, %cause, "the bucket failed");

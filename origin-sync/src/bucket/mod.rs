@@ -25,10 +25,13 @@ mod fault;
 mod listing;
 mod log;
 mod multipart;
+mod naming;
 mod raw;
+mod reading;
 mod serve;
 mod service;
 mod store;
+mod writing;
 
 use std::path::PathBuf;
 

@@ -7,8 +7,8 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::checksum::{self, Algorithm, Checksums, fill_checksums};
 use super::convert::{etag, expect, meta, size};
-use super::service::{receive, verify};
 use super::store::{PartRecord, Store, Upload, UploadId};
+use super::writing::{receive, verify};
 
 const PARTS_MAX: i32 = 1000;
 const PART_NUMBER_MAX: i32 = 10_000;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::fault::{Barrier, Fault};
+use super::store::now;
 
 /// What is written to a connection that was taken over.
 #[derive(Debug)]
@@ -220,6 +221,7 @@ impl Pen {
 fn head(status: StatusCode, headers: &HeaderMap, length: u64, is_sound: bool, padding: usize) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or("Unknown");
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    head.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(now())).as_bytes());
     let framing = [
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,

@@ -2,21 +2,20 @@
 //!
 //! Each takes what `s3s` has parsed and verified, asks the store, and says the answer in the words of `s3s`.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, header};
 use s3s::dto::*;
-use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
+use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 
-use super::checksum::{self, Checksums, fill_checksums};
-use super::condition::{Preconditions, Verdict};
-use super::convert::{body_error, etag, expect, expires, meta, size, system_time, user_metadata};
-use super::listing::{After, Page, Query};
+use super::checksum::{self, fill_checksums};
+use super::condition::{Expect, Preconditions, Verdict};
+use super::convert::{etag, expect, meta, size, system_time};
+use super::listing::{After, Query};
 use super::multipart;
-use super::store::{Draft, Meta, Record, Store, StoreError, Written};
+use super::naming::{Names, query};
+use super::reading::{Selection, describe, judge};
+use super::store::{Meta, Record, Store, StoreError};
+use super::writing::{receive, verify};
 
 /// The store as an S3.
 #[derive(Clone, Debug)]
@@ -24,8 +23,6 @@ pub(super) struct Service {
     pub(super) store: Store,
     pub(super) list_allowed: bool,
 }
-
-const KEYS_MAX: i32 = 1000;
 
 #[async_trait::async_trait]
 impl S3 for Service {
@@ -327,10 +324,7 @@ impl S3 for Service {
     ) -> S3Result<S3Response<CreateBucketOutput>> {
         self.store.create_bucket(&request.input.bucket)?;
         let location = Some(format!("/{}", request.input.bucket));
-        Ok(S3Response::new(CreateBucketOutput {
-            location,
-            ..CreateBucketOutput::default()
-        }))
+        Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
     async fn delete_bucket(
@@ -423,258 +417,7 @@ impl Service {
         record.etag.clone_from(&source.etag);
         record.parts.clone_from(&source.parts);
         self.store
-            .commit(&input.bucket, record, written, super::Expect::Anything)
+            .commit(&input.bucket, record, written, Expect::Anything)
             .await
-    }
-}
-
-/// Which bytes of an object are asked for.
-struct Selection {
-    range: Range<u64>,
-    partial: bool,
-    parts_count: Option<i32>,
-}
-
-impl Selection {
-    fn of(record: &Record, range: Option<&s3s::dto::Range>, part: Option<i32>) -> S3Result<Self> {
-        let whole = || Self {
-            range: 0..record.size,
-            partial: false,
-            parts_count: None,
-        };
-        if let Some(number) = part {
-            return Self::part(record, number).ok_or_else(|| unsatisfiable(record));
-        }
-        let Some(range) = range else { return Ok(whole()) };
-        let range = range.check(record.size).map_err(|_| unsatisfiable(record))?;
-        if range.is_empty() {
-            return Err(unsatisfiable(record));
-        }
-        Ok(Self {
-            range,
-            partial: true,
-            parts_count: None,
-        })
-    }
-
-    fn part(record: &Record, number: i32) -> Option<Self> {
-        if record.parts.is_empty() {
-            return (number == 1 && record.size > 0).then(|| Self {
-                range: 0..record.size,
-                partial: true,
-                parts_count: None,
-            });
-        }
-        let before = usize::try_from(number).ok()?.checked_sub(1)?;
-        let length = record.parts.get(before)?;
-        let start: u64 = record.parts.iter().take(before).sum();
-        let parts_count = i32::try_from(record.parts.len()).ok();
-        Some(Self {
-            range: start..start + length,
-            partial: true,
-            parts_count,
-        })
-    }
-
-    fn content_range(&self, record: &Record) -> Option<String> {
-        let last = self.range.end.saturating_sub(1);
-        self.partial
-            .then(|| format!("bytes {}-{last}/{}", self.range.start, record.size))
-    }
-}
-
-/// Writes the body of a request into a draft. It must be as long as was announced.
-pub(super) async fn receive(
-    mut draft: Draft,
-    body: Option<StreamingBlob>,
-    announced: Option<i64>,
-) -> S3Result<Written> {
-    if let Some(mut body) = body {
-        use futures_core::Stream;
-        let mut next = async || std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_next(cx)).await;
-        while let Some(bytes) = next().await {
-            draft.write(bytes.map_err(|error| body_error(&error))?).await?;
-        }
-    }
-    let written = draft.finish().await?;
-    if announced.is_some() && announced != size(written.size()) {
-        return Err(s3_error!(
-            IncompleteBody,
-            "the body is not as long as was announced"
-        ));
-    }
-    Ok(written)
-}
-
-/// Compares what arrived with every checksum that the client stated: in headers, in trailers, and as MD5.
-pub(super) fn verify(
-    written: &Written,
-    headers: &HeaderMap,
-    trailers: Option<&TrailingHeaders>,
-) -> S3Result<()> {
-    let mut stated = vec![Checksums::from_headers(headers)];
-    stated.extend(trailers.and_then(|trailers| trailers.read(Checksums::from_headers)));
-    for stated in stated {
-        if let Some(algorithm) = written.checksums().differs_from(&stated) {
-            let name = algorithm.name();
-            return Err(s3_error!(
-                BadDigest,
-                "The {name} you specified did not match the calculated checksum."
-            ));
-        }
-    }
-    let Some(md5) = headers.get("content-md5") else {
-        return Ok(());
-    };
-    match STANDARD.decode(md5.as_bytes()) {
-        Ok(md5) if md5 == written.md5() => Ok(()),
-        Ok(md5) if md5.len() == 16 => Err(s3_error!(
-            BadDigest,
-            "The Content-MD5 you specified did not match what we received."
-        )),
-        _ => Err(s3_error!(
-            InvalidDigest,
-            "The Content-MD5 you specified is not valid."
-        )),
-    }
-}
-
-/// 304 and 412, with the fields that RFC 9110 section 15.4.5 wants of a 304.
-fn judge(preconditions: &Preconditions, record: &Record) -> S3Result<()> {
-    match preconditions.judge(&record.etag, record.modified()) {
-        Verdict::Proceed => Ok(()),
-        Verdict::Failed => Err(s3_error!(
-            PreconditionFailed,
-            "At least one of the pre-conditions you specified did not hold"
-        )),
-        Verdict::NotModified => {
-            let mut error = S3Error::new(S3ErrorCode::NotModified);
-            let mut headers = HeaderMap::new();
-            let quoted = format!("\"{}\"", record.etag);
-            let modified: Timestamp = record.modified().into();
-            let mut date = Vec::new();
-            if modified.format(TimestampFormat::HttpDate, &mut date).is_ok() {
-                insert(&mut headers, header::LAST_MODIFIED, &date);
-            }
-            insert(&mut headers, header::ETAG, quoted.as_bytes());
-            if let Some(value) = &record.meta.cache_control {
-                insert(&mut headers, header::CACHE_CONTROL, value.as_bytes());
-            }
-            if let Some(value) = &record.meta.expires {
-                insert(&mut headers, header::EXPIRES, value.as_bytes());
-            }
-            error.set_headers(headers);
-            Err(error)
-        }
-    }
-}
-
-fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &[u8]) {
-    if let Ok(value) = HeaderValue::from_bytes(value) {
-        headers.insert(name, value);
-    }
-}
-
-fn unsatisfiable(record: &Record) -> S3Error {
-    let mut error = s3_error!(InvalidRange, "The requested range is not satisfiable");
-    let mut headers = HeaderMap::new();
-    insert(&mut headers, header::CONTENT_TYPE, b"application/xml");
-    insert(
-        &mut headers,
-        header::CONTENT_RANGE,
-        format!("bytes */{}", record.size).as_bytes(),
-    );
-    error.set_headers(headers);
-    error
-}
-
-/// What is said of an object whether or not its body follows.
-fn describe(record: &Record) -> GetObjectOutput {
-    let meta = &record.meta;
-    GetObjectOutput {
-        accept_ranges: Some("bytes".to_owned()),
-        cache_control: meta.cache_control.clone(),
-        content_disposition: meta.content_disposition.clone(),
-        content_encoding: meta.content_encoding.clone(),
-        content_language: meta.content_language.clone(),
-        content_type: Some(
-            meta.content_type
-                .clone()
-                .unwrap_or_else(|| "binary/octet-stream".to_owned()),
-        ),
-        e_tag: Some(etag(record)),
-        expires: expires(meta),
-        last_modified: Some(record.modified().into()),
-        metadata: user_metadata(meta),
-        ..GetObjectOutput::default()
-    }
-}
-
-fn query(
-    prefix: Option<&str>,
-    delimiter: Option<&str>,
-    max_keys: Option<i32>,
-    after: Option<After>,
-) -> S3Result<(Query, i32)> {
-    let max_keys = max_keys.unwrap_or(KEYS_MAX).min(KEYS_MAX);
-    let limit =
-        usize::try_from(max_keys).map_err(|_| s3_error!(InvalidArgument, "max-keys must not be negative"))?;
-    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    Ok((
-        Query {
-            prefix: text(prefix),
-            delimiter: text(delimiter),
-            after,
-            limit,
-        },
-        max_keys,
-    ))
-}
-
-/// How names are written in a listing: percent-encoded if the client asked for it, because XML cannot hold every
-/// character that a key can.
-struct Names {
-    encoded: bool,
-}
-
-impl Names {
-    fn of(encoding: Option<&EncodingType>) -> Self {
-        Self {
-            encoded: encoding.is_some_and(|encoding| encoding.as_str() == EncodingType::URL),
-        }
-    }
-
-    fn write(&self, name: &str) -> String {
-        if !self.encoded {
-            return name.to_owned();
-        }
-        let mut text = String::with_capacity(name.len());
-        for byte in name.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' | b'/' => {
-                    text.push(char::from(byte));
-                }
-                _ => text.push_str(&format!("%{byte:02X}")),
-            }
-        }
-        text
-    }
-
-    fn entries(&self, page: &Page<Arc<Record>>) -> (Vec<Object>, Vec<CommonPrefix>) {
-        let object = |record: &Arc<Record>| Object {
-            key: Some(self.write(&record.key)),
-            e_tag: Some(etag(record)),
-            last_modified: Some(record.modified().into()),
-            size: size(record.size),
-            storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-            ..Object::default()
-        };
-        let prefix = |prefix: &String| CommonPrefix {
-            prefix: Some(self.write(prefix)),
-        };
-        (
-            page.entries.iter().map(object).collect(),
-            page.prefixes.iter().map(prefix).collect(),
-        )
     }
 }

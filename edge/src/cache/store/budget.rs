@@ -19,12 +19,19 @@ struct Inner {
 impl Budget {
     /// A budget of `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
-        Self(Arc::new(Inner { capacity, used: AtomicU64::new(0) }))
+        Self(Arc::new(Inner {
+            capacity,
+            used: AtomicU64::new(0),
+        }))
     }
 
     /// Sets `bytes` aside, to grow up to `bytes_max`; `None` when the budget has not so much left.
     pub fn reserve(&self, bytes: u64, bytes_max: u64) -> Option<Reservation> {
-        let mut reservation = Reservation { budget: self.clone(), bytes: 0, bytes_max };
+        let mut reservation = Reservation {
+            budget: self.clone(),
+            bytes: 0,
+            bytes_max,
+        };
         reservation.grow_to(bytes).then_some(reservation)
     }
 
@@ -58,9 +65,11 @@ impl Reservation {
         }
         let more = bytes - self.bytes;
         let inner = &self.budget.0;
-        let grown = inner.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(more).filter(|sum| *sum <= inner.capacity)
-        });
+        let grown = inner
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(more).filter(|sum| *sum <= inner.capacity)
+            });
         if grown.is_ok() {
             self.bytes = bytes;
         }

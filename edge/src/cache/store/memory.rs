@@ -38,20 +38,26 @@ pub struct Memory {
 impl Memory {
     /// A store of at most `bytes_max` bytes.
     pub fn new(bytes_max: u64, registry: &Registry) -> Self {
-        let removed: Family<Removal> =
-            registry.family("edge_cache_removed_total", "Entries that left the memory tier, by cause.");
+        let removed: Family<Removal> = registry.family(
+            "edge_cache_removed_total",
+            "Entries that left the memory tier, by cause.",
+        );
         let cache = Cache::builder()
             .max_capacity(bytes_max)
             .weigher(|key: &Key, entry: &Entry| u32::try_from(entry.bytes(key)).unwrap_or(u32::MAX))
             .eviction_listener(move |_, _, cause| removed.inc(Removal::of(cause)))
             .build_with_hasher(Hashed);
         let (bytes, entries) = (cache.clone(), cache.clone());
-        registry.gauge_fn("edge_cache_memory_bytes", "Bytes stored in the memory tier.", move || {
-            bytes.weighted_size() as f64
-        });
-        registry.gauge_fn("edge_cache_memory_entries", "Keys stored in the memory tier.", move || {
-            entries.entry_count() as f64
-        });
+        registry.gauge_fn(
+            "edge_cache_memory_bytes",
+            "Bytes stored in the memory tier.",
+            move || bytes.weighted_size() as f64,
+        );
+        registry.gauge_fn(
+            "edge_cache_memory_entries",
+            "Keys stored in the memory tier.",
+            move || entries.entry_count() as f64,
+        );
         Self { cache }
     }
 
@@ -64,7 +70,11 @@ impl Memory {
     pub fn insert(&self, key: &Key, response: Arc<StoredResponse>) {
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
-            let kept = held.iter().flat_map(|entry| entry.variants()).filter(|old| !replaces(&response, old)).cloned();
+            let kept = held
+                .iter()
+                .flat_map(|entry| entry.variants())
+                .filter(|old| !replaces(&response, old))
+                .cloned();
             let mut variants = vec![Arc::clone(&response)];
             variants.extend(kept.take(VARIANTS_MAX - 1));
             Entry(variants.into())
@@ -78,12 +88,18 @@ impl Memory {
         F: Fn(&StoredResponse) -> StoredResponse,
     {
         self.cache.entry_by_ref(key).and_compute_with(|held| {
-            let Some(held) = held.map(moka::Entry::into_value) else { return Op::Nop };
+            let Some(held) = held.map(moka::Entry::into_value) else {
+                return Op::Nop;
+            };
             if !held.variants().iter().any(|stored| stored.head.id == id) {
                 return Op::Nop;
             }
             let changed = |stored: &Arc<StoredResponse>| {
-                if stored.head.id == id { Arc::new(change(stored)) } else { Arc::clone(stored) }
+                if stored.head.id == id {
+                    Arc::new(change(stored))
+                } else {
+                    Arc::clone(stored)
+                }
             };
             Op::Put(Entry(held.variants().iter().map(changed).collect()))
         });

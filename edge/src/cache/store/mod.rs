@@ -17,9 +17,9 @@ pub use budget::{Budget, Reservation};
 pub use memory::{Entry, Memory};
 
 use super::epoch::Position;
-use super::tag::Tag;
 use super::policy::freshness::Lifetime;
 use super::policy::vary::VaryKey;
+use super::tag::Tag;
 use crate::clock::Timestamp;
 use crate::representation::coding::Coding;
 
@@ -130,8 +130,16 @@ impl StoredResponse {
 
     /// Bytes that it takes, its fields estimated.
     pub fn bytes(&self) -> u64 {
-        let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 48).sum::<usize>();
-        let forms: usize = self.forms.iter().map(|form| form.body.len() + fields(&form.fields) + 128).sum();
+        let fields = |map: &HeaderMap| {
+            map.iter()
+                .map(|(name, value)| name.as_str().len() + value.len() + 48)
+                .sum::<usize>()
+        };
+        let forms: usize = self
+            .forms
+            .iter()
+            .map(|form| form.body.len() + fields(&form.fields) + 128)
+            .sum();
         let tags: usize = self.head.tags.iter().map(|tag| tag.as_str().len() + 16).sum();
         (forms + fields(&self.head.fields) + fields(&self.head.origin_fields) + tags + 512) as u64
     }

@@ -1,10 +1,13 @@
 //! A bucket that breaks, lies and stalls: what comes is whole and right, or it is an error in time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use edge::origin::{AskedRange, Kind};
+use edge::config;
+use edge::origin::{AskedRange, BreakerState, Kind};
 use origin_sync::bucket::{Fault, Rule};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::lab::{Edge, Embedded, drain, noise, once, short};
@@ -261,4 +264,38 @@ async fn an_object_that_changes_on_the_way_is_never_mixed() {
         drain(answer).await.map(|body| body.len()).unwrap_err(),
         Kind::ObjectChanged
     );
+}
+
+#[tokio::test]
+async fn more_requests_than_may_wait_are_refused_at_once() {
+    const WAITING_MAX: usize = 256;
+    let (embedded, _) = bucket().await;
+    let timeouts = config::OriginTimeouts {
+        connect: Duration::from_millis(500),
+        attempt: Duration::from_secs(20),
+        operation: Duration::from_secs(20),
+        ..once()
+    };
+    let edge = Arc::new(Edge::of(&embedded.place, timeouts));
+    break_always(&embedded, Fault::HangBeforeHeaders);
+    let mut waiting = JoinSet::new();
+    for count in 1..=WAITING_MAX {
+        let edge = Arc::clone(&edge);
+        waiting.spawn(async move { edge.get("/w.js").await.map(drop) });
+        let seen = embedded.server.until_seen(|seen| seen.len() >= count);
+        tokio::time::timeout(Duration::from_secs(5), seen).await.unwrap();
+    }
+    assert_eq!(
+        edge.get("/w.js").await.unwrap_err().kind,
+        Kind::ConnectionLimitReached
+    );
+    assert_eq!(
+        edge.origin.status()[0].breaker,
+        BreakerState::Closed,
+        "it says nothing about the bucket"
+    );
+    // Those that give up make room.
+    waiting.shutdown().await;
+    embedded.server.faults().clear();
+    assert_eq!(edge.body("/w.js").await.unwrap().len(), LENGTH);
 }

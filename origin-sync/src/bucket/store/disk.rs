@@ -1,6 +1,7 @@
 //! How a bucket lies on disk, and how it is read back and cleaned up when it is opened.
 //!
 //! ```text
+//! .lock                              held while the folder is open: nobody else sweeps or writes then
 //! <bucket>/bucket.json               when it was made
 //! <bucket>/keys/ab/<sha-256>.json    a record, under the digest of its key: any key is a safe file name
 //! <bucket>/bodies/<id>               the bytes, written once
@@ -28,16 +29,34 @@ pub(super) const BODIES: &str = "bodies";
 pub(super) const UPLOADS: &str = "uploads";
 pub(super) const TEMPORARY: &str = "temporary";
 const BUCKET: &str = "bucket.json";
+const LOCK: &str = ".lock";
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Serialize, Deserialize)]
 struct BucketFile {
     created_ms: u64,
 }
 
+/// Takes the folder for this store, and makes it if it is missing. A store that has just been closed may still be
+/// ending its last work, so it is waited for a little.
+pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
+    let failed = |error| StoreError::Disk("open the folder", error);
+    fs::create_dir_all(dir).map_err(failed)?;
+    let lock = File::create(dir.join(LOCK)).map_err(failed)?;
+    for _ in 0..LOCK_ATTEMPTS {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+    Err(StoreError::InUse(dir.to_owned()))
+}
+
 /// Opens every bucket below `dir`. Folders that are no buckets are left alone.
 pub(super) fn open(dir: &Path, durable: bool) -> Result<BTreeMap<String, Arc<Shelf>>, StoreError> {
     let failed = |error| StoreError::Disk("open the folder", error);
-    fs::create_dir_all(dir).map_err(failed)?;
     let mut buckets = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -141,7 +160,7 @@ fn open_shelf(dir: &Path, name: &str, durable: bool) -> io::Result<Shelf> {
         fs::create_dir_all(dir.join(part))?;
     }
     for leftover in fs::read_dir(dir.join(TEMPORARY))? {
-        fs::remove_file(leftover?.path())?;
+        sweep(&leftover?.path())?;
     }
     let mut bodies = HashMap::new();
     for body in fs::read_dir(dir.join(BODIES))? {
@@ -153,7 +172,7 @@ fn open_shelf(dir: &Path, name: &str, durable: bool) -> io::Result<Shelf> {
     }
     let index = read_index(&dir, &mut bodies)?;
     for orphan in bodies.keys() {
-        fs::remove_file(dir.join(BODIES).join(orphan))?;
+        sweep(&dir.join(BODIES).join(orphan))?;
     }
     let uploads = upload::open(&dir.join(UPLOADS))?;
     Ok(Shelf {
@@ -187,6 +206,14 @@ fn read_index(dir: &Path, bodies: &mut HashMap<String, u64>) -> io::Result<BTree
         }
     }
     Ok(index)
+}
+
+/// Deletes a leftover, unless whoever left it does so at this moment.
+fn sweep(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn key_path(shelf: &Path, key: &str) -> PathBuf {

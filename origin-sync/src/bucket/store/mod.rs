@@ -36,6 +36,8 @@ struct Inner {
     dir: PathBuf,
     durable: bool,
     buckets: RwLock<BTreeMap<String, Arc<Shelf>>>,
+    /// Let go when the last clone of the store is.
+    _lock: std::fs::File,
 }
 
 /// One bucket.
@@ -83,6 +85,9 @@ pub enum StoreError {
     /// The object was replaced or deleted between lookup and reading: look it up again.
     #[error("the object was replaced meanwhile")]
     Vanished,
+    /// Another store, most likely another process, has the folder open.
+    #[error("{} is open elsewhere", .0.display())]
+    InUse(PathBuf),
     /// The disk failed.
     #[error("cannot {0}")]
     Disk(&'static str, #[source] io::Error),
@@ -115,8 +120,10 @@ impl Store {
     /// Opens the folder, makes it if it is missing, sweeps what a crash has left, and reads the index.
     /// With `durable`, a write returns only after it was synchronised to disk. Blocks.
     pub fn open(dir: &Path, durable: bool) -> Result<Self, StoreError> {
+        let lock = disk::lock(dir)?;
         let buckets = disk::open(dir, durable)?;
         Ok(Self(Arc::new(Inner {
+            _lock: lock,
             dir: dir.to_owned(),
             durable,
             buckets: RwLock::new(buckets),
@@ -426,6 +433,18 @@ mod tests {
         assert_eq!(all.entries.len(), keys.len());
     }
 
+    #[test]
+    fn a_folder_is_open_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = store(dir.path());
+        assert!(matches!(
+            Store::open(dir.path(), false),
+            Err(StoreError::InUse(_))
+        ));
+        drop(first);
+        store(dir.path());
+    }
+
     #[tokio::test]
     async fn keys_have_a_length() {
         let dir = tempfile::tempdir().unwrap();
@@ -451,11 +470,11 @@ mod tests {
         draft.write(Bytes::from(vec![0; 1 << 20])).await.unwrap();
         drop(draft);
         assert_eq!(store.read("b-1", "k").await.unwrap().1, "three");
-        // The bucket, the record and the body.
-        assert_eq!(files(dir.path()).len(), 3, "{:?}", files(dir.path()));
+        // The lock, the bucket, the record and the body.
+        assert_eq!(files(dir.path()).len(), 4, "{:?}", files(dir.path()));
         assert!(store.delete("b-1", "k").await.unwrap());
         assert!(!store.delete("b-1", "k").await.unwrap());
-        assert_eq!(files(dir.path()).len(), 1);
+        assert_eq!(files(dir.path()).len(), 2);
     }
 
     #[tokio::test]
@@ -468,16 +487,12 @@ mod tests {
         let shelf = dir.path().join("b-1");
         std::fs::write(shelf.join(disk::TEMPORARY).join("t1"), "half").unwrap();
         std::fs::write(shelf.join(disk::BODIES).join("orphan"), "never named").unwrap();
-        std::fs::write(
-            shelf.join(disk::BODIES).join(&torn.body),
-            "shorter"[..2].as_bytes(),
-        )
-        .unwrap();
+        std::fs::write(shelf.join(disk::BODIES).join(&torn.body), "b").unwrap();
         drop(first);
         let second = store(dir.path());
         assert_eq!(second.read("b-1", "k").await.unwrap().1, "body");
         assert!(matches!(second.record("b-1", "torn"), Err(StoreError::NoSuchKey)));
-        assert_eq!(files(dir.path()).len(), 3, "{:?}", files(dir.path()));
+        assert_eq!(files(dir.path()).len(), 4, "{:?}", files(dir.path()));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
