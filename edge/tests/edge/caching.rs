@@ -16,7 +16,10 @@ async fn the_first_request_is_a_miss_and_the_second_a_hit() {
     let edge = TestEdge::start(&bucket, "").await;
     let first = edge.get("/a.js", &[]).await;
     assert_eq!((first.status, first.text()), (200, "alert(1);"));
-    assert_eq!(first.field("cache-status"), Some("portico; fwd=uri-miss; fwd-status=200; stored"));
+    assert_eq!(
+        first.field("cache-status"),
+        Some("portico; fwd=uri-miss; fwd-status=200; stored")
+    );
     edge.clock.advance(Duration::from_secs(10));
     let second = edge.get("/a.js", &[]).await;
     assert_eq!(second.text(), "alert(1);");
@@ -36,23 +39,32 @@ async fn many_clients_of_a_cold_key_are_one_fetch() {
     let clients = (0..50).map(|_| edge.get("/a.js", &[]));
     let all = all(clients.collect());
     let release = async {
-        edge.until("followers", || edge.exchange().cache().flights.len() == 1).await;
+        edge.until("followers", || edge.exchange().cache().flights.len() == 1)
+            .await;
         barrier.arrived(1).await;
         barrier.release();
     };
     let (answers, ()) = tokio::join!(all, release);
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body.len() == 5000));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && answer.body.len() == 5000)
+    );
     assert_eq!(bucket.asked("a.js").len(), 1);
     edge.stop().await;
 }
 
 fn status(answer: &Answer) -> &str {
-    answer.field("cache-status").unwrap_or_else(|| panic!("no Cache-Status in {}", answer.head))
+    answer
+        .field("cache-status")
+        .unwrap_or_else(|| panic!("no Cache-Status in {}", answer.head))
 }
 
 /// The freshness that remains, as a hit tells it.
 fn ttl(answer: &Answer) -> i64 {
-    let (_, ttl) = status(answer).split_once("hit; ttl=").unwrap_or_else(|| panic!("no hit: {}", status(answer)));
+    let (_, ttl) = status(answer)
+        .split_once("hit; ttl=")
+        .unwrap_or_else(|| panic!("no hit: {}", status(answer)));
     ttl.split(';').next().unwrap().parse().unwrap()
 }
 
@@ -81,8 +93,21 @@ async fn expires_counts_where_there_is_no_max_age() {
     let bucket = TestBucket::start().await;
     let edge = TestEdge::start(&bucket, "").await;
     let expires = Some(dates::format(edge.clock.now() + Duration::from_secs(100)));
-    bucket.put_with("e", "x", Meta { expires: expires.clone(), ..Meta::default() }).await;
-    let both = Meta { expires, cache_control: Some("max-age=7".into()), ..Meta::default() };
+    bucket
+        .put_with(
+            "e",
+            "x",
+            Meta {
+                expires: expires.clone(),
+                ..Meta::default()
+            },
+        )
+        .await;
+    let both = Meta {
+        expires,
+        cache_control: Some("max-age=7".into()),
+        ..Meta::default()
+    };
     bucket.put_with("both", "x", both).await;
     edge.get("/e", &[]).await;
     edge.get("/both", &[]).await;
@@ -107,7 +132,10 @@ async fn what_is_not_for_a_shared_cache_is_passed_on_and_never_stored() {
         for count in 1..=2 {
             let answer = edge.get(&path, &[]).await;
             assert_eq!((answer.status, answer.text()), (200, key));
-            assert_eq!(status(&answer), format!("portico; fwd=uri-miss; fwd-status=200; detail={reason}"));
+            assert_eq!(
+                status(&answer),
+                format!("portico; fwd=uri-miss; fwd-status=200; detail={reason}")
+            );
             assert_eq!(bucket.asked(key).len(), count, "{cache_control}");
         }
     }
@@ -128,7 +156,11 @@ async fn clients_of_a_private_body_never_share_one_fetch() {
         barrier.release();
     };
     let (answers, ()) = tokio::join!(clients, release);
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.text() == "x"));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && answer.text() == "x")
+    );
     assert!(answers.iter().all(|answer| !status(answer).contains("collapsed")));
     assert_eq!(bucket.asked("me").len(), 5);
     edge.stop().await;
@@ -138,7 +170,10 @@ async fn clients_of_a_private_body_never_share_one_fetch() {
 async fn a_cookie_or_a_vary_of_the_origin_reaches_nobody() {
     let bucket = TestBucket::start().await;
     let origin = Scripted::start(|_| {
-        scripted::ok("cache-control: max-age=60\r\nset-cookie: id=1\r\nvary: Origin\r\nx-amz-id-2: a\r\n", b"x")
+        scripted::ok(
+            "cache-control: max-age=60\r\nset-cookie: id=1\r\nvary: Origin\r\nx-amz-id-2: a\r\n",
+            b"x",
+        )
     })
     .await;
     let edge = TestEdge::start_with(&bucket, "", "", |config| origin.stand_in(config)).await;
@@ -171,11 +206,18 @@ async fn the_sites_lifetimes_set_bound_and_fill_in() {
         bucket.put(key, "x", cache_control).await;
         let path = format!("/{key}");
         edge.get(&path, &[]).await;
-        assert_eq!(ttl(&edge.get(&path, &[]).await), expected, "{key} {cache_control}");
+        assert_eq!(
+            ttl(&edge.get(&path, &[]).await),
+            expected,
+            "{key} {cache_control}"
+        );
     }
     bucket.put("rule/private", "x", "private").await;
     edge.get("/rule/private", &[]).await;
-    assert!(status(&edge.get("/rule/private", &[]).await).ends_with("detail=private"), "no rule makes it shared");
+    assert!(
+        status(&edge.get("/rule/private", &[]).await).ends_with("detail=private"),
+        "no rule makes it shared"
+    );
     edge.stop().await;
 }
 
@@ -189,8 +231,14 @@ async fn a_missing_object_is_missing_for_ten_seconds_and_then_found() {
     bucket.put("late.js", "now", "max-age=60").await;
     edge.clock.advance(Duration::from_secs(9));
     let held = edge.get("/late.js", &[]).await;
-    assert_eq!((held.status, status(&held)), (404, "portico; hit; ttl=1; detail=negative"));
-    assert_eq!((&held.body, held.field("content-type")), (&first.body, first.field("content-type")));
+    assert_eq!(
+        (held.status, status(&held)),
+        (404, "portico; hit; ttl=1; detail=negative")
+    );
+    assert_eq!(
+        (&held.body, held.field("content-type")),
+        (&first.body, first.field("content-type"))
+    );
     edge.clock.advance(Duration::from_secs(2));
     let found = edge.get("/late.js", &[]).await;
     assert_eq!((found.status, found.text()), (200, "now"), "{}", status(&found));
@@ -208,7 +256,10 @@ async fn an_object_that_is_deleted_is_gone_once_its_time_is_over() {
     assert_eq!(edge.get("/a.js", &[]).await.status, 200);
     edge.clock.advance(Duration::from_secs(61));
     let gone = edge.get("/a.js", &[]).await;
-    assert_eq!((gone.status, status(&gone)), (404, "portico; fwd=stale; fwd-status=404; stored"));
+    assert_eq!(
+        (gone.status, status(&gone)),
+        (404, "portico; fwd=stale; fwd-status=404; stored")
+    );
     edge.stop().await;
 }
 
@@ -220,11 +271,17 @@ async fn a_stale_response_that_did_not_change_is_confirmed_and_fresh_again() {
     let first = edge.get("/a.js", &[]).await;
     edge.clock.advance(Duration::from_secs(61));
     let again = edge.get("/a.js", &[]).await;
-    assert_eq!(status(&again), "portico; fwd=stale; fwd-status=304; ttl=60; stored");
+    assert_eq!(
+        status(&again),
+        "portico; fwd=stale; fwd-status=304; ttl=60; stored"
+    );
     assert_eq!((again.status, &again.body), (200, &first.body));
     let asked = bucket.asked("a.js");
     assert_eq!(asked.len(), 2);
-    assert_eq!((asked[1].if_none_match.as_deref(), asked[1].status), (first.field("etag"), Some(304)));
+    assert_eq!(
+        (asked[1].if_none_match.as_deref(), asked[1].status),
+        (first.field("etag"), Some(304))
+    );
     edge.clock.advance(Duration::from_secs(10));
     assert_eq!(ttl(&edge.get("/a.js", &[]).await), 50);
     edge.stop().await;
@@ -239,7 +296,10 @@ async fn a_stale_response_that_changed_is_replaced() {
     bucket.put("a.js", "two", "max-age=30").await;
     edge.clock.advance(Duration::from_secs(61));
     let two = edge.get("/a.js", &[]).await;
-    assert_eq!((two.text(), status(&two)), ("two", "portico; fwd=stale; fwd-status=200; stored"));
+    assert_eq!(
+        (two.text(), status(&two)),
+        ("two", "portico; fwd=stale; fwd-status=200; stored")
+    );
     assert_ne!(one.field("etag"), two.field("etag"));
     assert_eq!(ttl(&edge.get("/a.js", &[]).await), 30);
     edge.stop().await;
@@ -258,7 +318,10 @@ async fn a_confirmation_that_forbids_storing_ends_the_storing() {
     assert!(!status(&confirmed).contains("stored"), "{}", status(&confirmed));
     assert!(edge.exchange().cache().memory.find(&edge.key("/a.js")).is_none());
     let next = edge.get("/a.js", &[]).await;
-    assert_eq!(status(&next), "portico; fwd=uri-miss; fwd-status=200; detail=no-store");
+    assert_eq!(
+        status(&next),
+        "portico; fwd=uri-miss; fwd-status=200; detail=no-store"
+    );
     edge.stop().await;
 }
 
@@ -270,7 +333,11 @@ async fn no_cache_is_confirmed_at_each_use() {
     edge.get("/a.js", &[]).await;
     for count in 2..=3 {
         let answer = edge.get("/a.js", &[]).await;
-        assert!(status(&answer).starts_with("portico; fwd=stale; fwd-status=304"), "{}", status(&answer));
+        assert!(
+            status(&answer).starts_with("portico; fwd=stale; fwd-status=304"),
+            "{}",
+            status(&answer)
+        );
         assert_eq!(bucket.asked("a.js").len(), count);
     }
     edge.stop().await;
@@ -285,15 +352,55 @@ async fn every_answer_tells_the_caches_part() {
     for (method, path, fields, code, expected) in [
         ("GET", "/a.js", &[][..], 200, "portico; hit; ttl=60"),
         ("HEAD", "/a.js", &[], 200, "portico; hit; ttl=60"),
-        ("GET", "/a.js", &[("if-none-match", &*etag)], 304, "portico; hit; ttl=60"),
-        ("GET", "/a.js", &[("range", "bytes=0-1")], 206, "portico; hit; ttl=60"),
-        ("GET", "/a.js", &[("range", "bytes=5000-")], 416, "portico; hit; ttl=60"),
-        ("GET", "/a.js", &[("if-match", "\"no\"")], 412, "portico; hit; ttl=60"),
-        ("GET", "/none", &[], 404, "portico; fwd=uri-miss; fwd-status=404; stored"),
-        ("GET", "/z", &[("cache-control", "only-if-cached")], 504, "portico; fwd=uri-miss; detail=only-if-cached"),
+        (
+            "GET",
+            "/a.js",
+            &[("if-none-match", &*etag)],
+            304,
+            "portico; hit; ttl=60",
+        ),
+        (
+            "GET",
+            "/a.js",
+            &[("range", "bytes=0-1")],
+            206,
+            "portico; hit; ttl=60",
+        ),
+        (
+            "GET",
+            "/a.js",
+            &[("range", "bytes=5000-")],
+            416,
+            "portico; hit; ttl=60",
+        ),
+        (
+            "GET",
+            "/a.js",
+            &[("if-match", "\"no\"")],
+            412,
+            "portico; hit; ttl=60",
+        ),
+        (
+            "GET",
+            "/none",
+            &[],
+            404,
+            "portico; fwd=uri-miss; fwd-status=404; stored",
+        ),
+        (
+            "GET",
+            "/z",
+            &[("cache-control", "only-if-cached")],
+            504,
+            "portico; fwd=uri-miss; detail=only-if-cached",
+        ),
     ] {
         let answer = edge.ask(method, path, fields).await;
-        assert_eq!((answer.status, status(&answer)), (code, expected), "{method} {path} {fields:?}");
+        assert_eq!(
+            (answer.status, status(&answer)),
+            (code, expected),
+            "{method} {path} {fields:?}"
+        );
     }
     edge.stop().await;
 }
@@ -305,7 +412,10 @@ async fn only_if_cached_never_asks_the_origin() {
     let edge = TestEdge::start(&bucket, "").await;
     let only = [("cache-control", "only-if-cached")];
     let absent = edge.get("/a.js", &only).await;
-    assert_eq!((absent.status, absent.field("cache-control")), (504, Some("no-store")));
+    assert_eq!(
+        (absent.status, absent.field("cache-control")),
+        (504, Some("no-store"))
+    );
     assert!(bucket.asked("a.js").is_empty());
     edge.get("/a.js", &[]).await;
     assert_eq!(edge.get("/a.js", &only).await.status, 200);
@@ -318,13 +428,23 @@ async fn a_head_request_fills_the_cache_for_the_get_after_it() {
     bucket.put("a.js", "x".repeat(1000), "max-age=60").await;
     let edge = TestEdge::start(&bucket, "").await;
     let missed = edge.ask("HEAD", "/a.js", &[]).await;
-    assert_eq!((missed.status, missed.field("content-length")), (200, Some("1000")));
+    assert_eq!(
+        (missed.status, missed.field("content-length")),
+        (200, Some("1000"))
+    );
     let stored = || edge.exchange().cache().memory.find(&edge.key("/a.js")).is_some();
     edge.until("the fill", stored).await;
     let got = edge.get("/a.js", &[]).await;
     assert_eq!((ttl(&got), got.body.len()), (60, 1000));
     let hit = edge.ask("HEAD", "/a.js", &[]).await;
-    for name in ["content-length", "etag", "content-type", "vary", "accept-ranges", "last-modified"] {
+    for name in [
+        "content-length",
+        "etag",
+        "content-type",
+        "vary",
+        "accept-ranges",
+        "last-modified",
+    ] {
         assert_eq!(hit.field(name), got.field(name), "{name}");
     }
     assert_eq!(bucket.asked("a.js").len(), 1);
@@ -340,16 +460,26 @@ async fn a_body_over_the_limit_streams_past_and_is_not_stored() {
     for count in 1..=2 {
         let answer = edge.get("/big", &[]).await;
         assert!(answer.status == 200 && answer.body == body);
-        assert_eq!(status(&answer), "portico; fwd=uri-miss; fwd-status=200; detail=too-large");
+        assert_eq!(
+            status(&answer),
+            "portico; fwd=uri-miss; fwd-status=200; detail=too-large"
+        );
         assert_eq!(bucket.asked("big").len(), count);
     }
     let part = edge.get("/big", &[("range", "bytes=1000-1999")]).await;
     assert_eq!((part.status, &part.body[..]), (206, &body[1000..2000]));
     assert_eq!(part.field("content-range"), Some("bytes 1000-1999/614400"));
     let asked = bucket.asked("big");
-    assert_eq!(asked.last().unwrap().range.as_deref(), Some("bytes=1000-1999"), "no more than that is fetched");
+    assert_eq!(
+        asked.last().unwrap().range.as_deref(),
+        Some("bytes=1000-1999"),
+        "no more than that is fetched"
+    );
     assert_eq!(edge.exchange().cache().memory.entries(), 0);
-    edge.until("everything to be given back", || edge.metric("edge_cache_in_flight_bytes") == 0).await;
+    edge.until("everything to be given back", || {
+        edge.metric("edge_cache_in_flight_bytes") == 0
+    })
+    .await;
     edge.stop().await;
 }
 
@@ -367,8 +497,18 @@ async fn a_range_of_a_coded_body_over_the_limit_is_not_decoded_in_parts() {
     let edge = TestEdge::start_with(&bucket, "", "[cache]\nobject_max = \"64KiB\"", |_| {}).await;
     let plain = edge.get("/big.js", &[("range", "bytes=1000-1999")]).await;
     assert!(plain.status == 200 && plain.body == body, "{}", plain.head);
-    let part = edge.get("/big.js", &[("range", "bytes=1000-1999"), ("accept-encoding", "gzip")]).await;
-    assert_eq!((part.status, &part.body[..]), (206, &coded[1000..2000]), "{}", part.head);
+    let part = edge
+        .get(
+            "/big.js",
+            &[("range", "bytes=1000-1999"), ("accept-encoding", "gzip")],
+        )
+        .await;
+    assert_eq!(
+        (part.status, &part.body[..]),
+        (206, &coded[1000..2000]),
+        "{}",
+        part.head
+    );
     edge.stop().await;
 }
 
@@ -377,7 +517,9 @@ async fn a_body_of_unknown_length_that_outgrows_the_limit_reaches_all_who_asked(
     let bucket = TestBucket::start().await;
     let body = crate::coding::noise(3 << 20);
     let sent = body.clone();
-    let origin = Scripted::start(move |_| scripted::chunked("cache-control: max-age=60\r\netag: \"a\"\r\n", &sent)).await;
+    let origin =
+        Scripted::start(move |_| scripted::chunked("cache-control: max-age=60\r\netag: \"a\"\r\n", &sent))
+            .await;
     let table = "[cache]\nobject_max = \"64KiB\"";
     let edge = TestEdge::start_with(&bucket, "", table, |config| origin.stand_in(config)).await;
     let answers = all((0..10).map(|_| edge.get("/big.png", &[])).collect()).await;
@@ -406,14 +548,28 @@ async fn bodies_beyond_the_budget_are_served_without_being_kept() {
     let clients = all(paths.iter().map(|path| edge.get(path, &[])).collect());
     let release = async {
         barrier.arrived(20).await;
-        assert!(budget.used() <= budget.capacity() && budget.used() >= 2 * 400 * 1024, "{}", budget.used());
+        assert!(
+            budget.used() <= budget.capacity() && budget.used() >= 2 * 400 * 1024,
+            "{}",
+            budget.used()
+        );
         barrier.release();
     };
     let (answers, ()) = tokio::join!(clients, release);
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == body));
-    let over = answers.iter().filter(|answer| status(answer).ends_with("detail=over-budget")).count();
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && answer.body == body)
+    );
+    let over = answers
+        .iter()
+        .filter(|answer| status(answer).ends_with("detail=over-budget"))
+        .count();
     assert_eq!(over, 18);
-    edge.until("everything to be given back", || edge.metric("edge_cache_in_flight_bytes") == 0).await;
+    edge.until("everything to be given back", || {
+        edge.metric("edge_cache_in_flight_bytes") == 0
+    })
+    .await;
     assert_eq!(edge.exchange().cache().memory.entries(), 2);
     edge.stop().await;
 }
@@ -423,7 +579,9 @@ async fn what_is_stored_never_exceeds_the_cap() {
     let bucket = TestBucket::start().await;
     let body = crate::coding::noise(100 * 1024);
     for number in 0..60 {
-        bucket.put(&format!("{number}.png"), body.clone(), "max-age=60").await;
+        bucket
+            .put(&format!("{number}.png"), body.clone(), "max-age=60")
+            .await;
     }
     let edge = TestEdge::start_with(&bucket, "", "[cache]\nmemory = \"4MiB\"", |_| {}).await;
     for number in 0..60 {
@@ -442,13 +600,20 @@ async fn a_client_of_a_strict_site_may_ask_for_validation_and_others_may_not() {
     bucket.put("a.js", "x", "max-age=60").await;
     let plain = TestEdge::start(&bucket, "").await;
     let strict = TestEdge::start(&bucket, "strict = true").await;
-    for fields in [[("cache-control", "no-cache")], [("cache-control", "max-age=0")], [("pragma", "no-cache")]] {
+    for fields in [
+        [("cache-control", "no-cache")],
+        [("cache-control", "max-age=0")],
+        [("pragma", "no-cache")],
+    ] {
         plain.get("/a.js", &[]).await;
         assert_eq!(ttl(&plain.get("/a.js", &fields).await), 60, "{fields:?}");
     }
     strict.get("/a.js", &[]).await;
     let asked = strict.get("/a.js", &[("cache-control", "no-cache")]).await;
-    assert_eq!(status(&asked), "portico; fwd=request; fwd-status=304; ttl=60; stored");
+    assert_eq!(
+        status(&asked),
+        "portico; fwd=request; fwd-status=304; ttl=60; stored"
+    );
     plain.stop().await;
     strict.stop().await;
 }
@@ -488,7 +653,11 @@ async fn errors_of_one_client_are_never_cached_for_others() {
         let answer = edge.ask(method, "/a.js", fields).await;
         assert_eq!(answer.status, expected, "{method} {fields:?}");
         let good = edge.get("/a.js", &[]).await;
-        assert_eq!((good.status, good.text()), (200, "good"), "after {method} {fields:?}");
+        assert_eq!(
+            (good.status, good.text()),
+            (200, "good"),
+            "after {method} {fields:?}"
+        );
     }
     let raw = request("GET", "/a.js", &[]).replace("HTTP/1.1", "HTTP/9.9");
     let mut client = edge.client().await;

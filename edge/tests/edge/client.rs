@@ -46,7 +46,9 @@ impl Answer {
 
 /// Waits for `future`, but not for ever.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 impl TestClient {
@@ -57,7 +59,10 @@ impl TestClient {
     /// As [`TestClient::plain`], for a server that may reset at once.
     pub(crate) async fn try_plain(address: SocketAddr) -> std::io::Result<Self> {
         let tcp = soon("connect", TcpStream::connect(address)).await?;
-        Ok(Self { stream: Box::new(tcp), received: Vec::new() })
+        Ok(Self {
+            stream: Box::new(tcp),
+            received: Vec::new(),
+        })
     }
 
     pub(crate) async fn tls(address: SocketAddr, ca: &Path, alpn: &[&str]) -> Self {
@@ -73,7 +78,10 @@ impl TestClient {
         let tcp = soon("connect", TcpStream::connect(address)).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp);
-        Self { stream: Box::new(soon("handshake", tls).await.unwrap()), received: Vec::new() }
+        Self {
+            stream: Box::new(soon("handshake", tls).await.unwrap()),
+            received: Vec::new(),
+        }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -161,7 +169,11 @@ impl TestClient {
         };
         let head = String::from_utf8(self.take(end).await?).unwrap();
         let status = head[9..12].parse().unwrap();
-        Some(Answer { status, head, body: Vec::new() })
+        Some(Answer {
+            status,
+            head,
+            body: Vec::new(),
+        })
     }
 
     async fn take_chunks(&mut self) -> Option<Vec<u8>> {
@@ -202,14 +214,22 @@ impl TestClient {
         let head = self.take(9).await?;
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Some(Frame { kind: head[3], flags: head[4], stream, payload: self.take(length).await? })
+        Some(Frame {
+            kind: head[3],
+            flags: head[4],
+            stream,
+            payload: self.take(length).await?,
+        })
     }
 
     /// Frames up to the first that `wanted` picks; acknowledges settings on the way.
     pub(crate) async fn frame_until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
         soon(what, async {
             loop {
-                let frame = self.frame().await.unwrap_or_else(|| panic!("the connection ended before {what}"));
+                let frame = self
+                    .frame()
+                    .await
+                    .unwrap_or_else(|| panic!("the connection ended before {what}"));
                 if frame.kind == SETTINGS && frame.flags & 1 == 0 {
                     let _ = self.try_send(self::frame(SETTINGS, 1, 0, &[])).await;
                 }
@@ -234,8 +254,9 @@ impl TestClient {
 
     /// The status of the response on `stream`.
     pub(crate) async fn h2_status(&mut self, stream: u32) -> u16 {
-        let headers =
-            self.frame_until("headers", |frame| frame.kind == HEADERS && frame.stream == stream).await;
+        let headers = self
+            .frame_until("headers", |frame| frame.kind == HEADERS && frame.stream == stream)
+            .await;
         status(&headers.payload)
     }
 }
@@ -298,7 +319,15 @@ fn integer(bytes: &mut Vec<u8>, number: usize) {
 
 /// A GET of `path` on `stream`, complete.
 pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
-    request(stream, &[(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path)])
+    request(
+        stream,
+        &[
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", "localhost"),
+            (":path", path),
+        ],
+    )
 }
 
 /// A request without content on `stream`.
@@ -321,7 +350,11 @@ fn status(payload: &[u8]) -> u16 {
         // The value may be Huffman-coded: digits 0 to 2 take 5 bits and the others 6 (RFC 7541, appendix B).
         [first, length, rest @ ..] if first & 0x0f == 8 => {
             let raw = &rest[..usize::from(length & 0x7f)];
-            if length & 0x80 == 0 { std::str::from_utf8(raw).unwrap().parse().unwrap() } else { huffman_digits(raw) }
+            if length & 0x80 == 0 {
+                std::str::from_utf8(raw).unwrap().parse().unwrap()
+            } else {
+                huffman_digits(raw)
+            }
         }
         _ => panic!("no status in {payload:02x?}"),
     }

@@ -23,7 +23,12 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
 /// A script that gains from coding, with some noise so that no quality makes it trivial.
 fn script(length: usize) -> Vec<u8> {
     let words = noise(length);
-    let lines = words.iter().map(|byte| format!("var widget_{byte} = document.getElementById(\"login-{}\");\n", byte % 7));
+    let lines = words.iter().map(|byte| {
+        format!(
+            "var widget_{byte} = document.getElementById(\"login-{}\");\n",
+            byte % 7
+        )
+    });
     let mut text: Vec<u8> = lines.flat_map(String::into_bytes).take(length).collect();
     text.truncate(length);
     text
@@ -108,13 +113,21 @@ async fn every_accept_encoding_decodes_to_the_same_bytes() {
                 assert_eq!(answer.status, 200, "{round} {path} {accepted}");
                 assert!(expected.contains(&coding), "{round} {path} {accepted}: {coding}");
                 assert!(decoded(&answer) == **content, "{round} {path} {accepted}");
-                assert_eq!(answer.field("vary"), Some("Accept-Encoding"), "{round} {path} {accepted}");
+                assert_eq!(
+                    answer.field("vary"),
+                    Some("Accept-Encoding"),
+                    "{round} {path} {accepted}"
+                );
                 let etag = answer.field("etag").unwrap();
                 assert!(etag.starts_with('"'), "strong: {etag}");
             }
         }
     }
-    assert_eq!(bucket.asked("large.js").len(), MATRIX.len(), "one fill each time it was cold, none for a coding");
+    assert_eq!(
+        bucket.asked("large.js").len(),
+        MATRIX.len(),
+        "one fill each time it was cold, none for a coding"
+    );
     edge.stop().await;
 }
 
@@ -139,7 +152,10 @@ async fn each_coding_has_its_own_strong_tag_the_same_on_every_node() {
         tags.push(pair.pop().unwrap().0);
     }
     let base = tags[0].trim_matches('"').to_owned();
-    assert_eq!(tags[1..], ["gzip6", "br5", "zstd3"].map(|suffix| format!("\"{base}-{suffix}\"")));
+    assert_eq!(
+        tags[1..],
+        ["gzip6", "br5", "zstd3"].map(|suffix| format!("\"{base}-{suffix}\""))
+    );
     one.stop().await;
     two.stop().await;
 }
@@ -149,11 +165,26 @@ async fn whichever_form_a_client_holds_it_is_told_that_nothing_changed() {
     let bucket = TestBucket::start().await;
     bucket.put("a.js", script(20_000), "max-age=60").await;
     let edge = TestEdge::start(&bucket, "").await;
-    let base = edge.get("/a.js", &[]).await.field("etag").unwrap().trim_matches('"').to_owned();
+    let base = edge
+        .get("/a.js", &[])
+        .await
+        .field("etag")
+        .unwrap()
+        .trim_matches('"')
+        .to_owned();
     for accepted in ["gzip", "br", "identity", "gzip, deflate, br, zstd"] {
         for suffix in ["", "-br5", "-br11", "-gzip6", "-gzip9", "-zstd3", "-zstd19"] {
-            for etag in [format!("\"{base}{suffix}\""), format!("W/\"{base}{suffix}\""), format!("\"x\", \"{base}{suffix}\"")] {
-                let answer = edge.get("/a.js", &[("accept-encoding", accepted), ("if-none-match", &etag)]).await;
+            for etag in [
+                format!("\"{base}{suffix}\""),
+                format!("W/\"{base}{suffix}\""),
+                format!("\"x\", \"{base}{suffix}\""),
+            ] {
+                let answer = edge
+                    .get(
+                        "/a.js",
+                        &[("accept-encoding", accepted), ("if-none-match", &etag)],
+                    )
+                    .await;
                 assert_eq!(answer.status, 304, "{accepted} {etag}");
                 assert_eq!(answer.field("vary"), Some("Accept-Encoding"));
                 assert!(answer.field("cache-control").is_some() && answer.field("etag").is_some());
@@ -163,7 +194,12 @@ async fn whichever_form_a_client_holds_it_is_told_that_nothing_changed() {
             }
         }
         for other in ["\"other\"", "\"other-br5\"", &format!("\"{base}-made-up\"")] {
-            let answer = edge.get("/a.js", &[("accept-encoding", accepted), ("if-none-match", other)]).await;
+            let answer = edge
+                .get(
+                    "/a.js",
+                    &[("accept-encoding", accepted), ("if-none-match", other)],
+                )
+                .await;
             assert_eq!(answer.status, 200, "{accepted} {other}");
         }
     }
@@ -181,20 +217,41 @@ async fn a_better_form_replaces_the_fast_one_and_then_stays() {
     assert!(fast.field("etag").unwrap().ends_with("-br5\""), "{}", fast.head);
     let best = || {
         let entry = edge.exchange().cache().memory.find(&edge.key("/a.js"));
-        entry.is_some_and(|entry| entry.variants()[0].form(Coding::Br).is_some_and(|form| !form.improvable))
+        entry.is_some_and(|entry| {
+            entry.variants()[0]
+                .form(Coding::Br)
+                .is_some_and(|form| !form.improvable)
+        })
     };
     let improved = async {
         while !best() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), improved).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), improved)
+        .await
+        .unwrap();
     let better = edge.get("/a.js", &br).await;
-    assert!(better.field("etag").unwrap().ends_with("-br11\""), "{}", better.head);
+    assert!(
+        better.field("etag").unwrap().ends_with("-br11\""),
+        "{}",
+        better.head
+    );
     assert!(better.body.len() < fast.body.len() && decoded(&better) == content);
     let again = edge.get("/a.js", &br).await;
-    assert_eq!((again.field("etag"), &again.body), (better.field("etag"), &better.body));
-    let held = edge.get("/a.js", &[("accept-encoding", "br"), ("if-none-match", fast.field("etag").unwrap())]).await;
+    assert_eq!(
+        (again.field("etag"), &again.body),
+        (better.field("etag"), &better.body)
+    );
+    let held = edge
+        .get(
+            "/a.js",
+            &[
+                ("accept-encoding", "br"),
+                ("if-none-match", fast.field("etag").unwrap()),
+            ],
+        )
+        .await;
     assert_eq!(held.status, 304, "the fast form is still right");
     edge.stop().await;
 }
@@ -209,7 +266,13 @@ async fn head_and_get_of_a_coded_form_agree() {
         let cold = edge.ask("HEAD", "/a.js", &fields).await;
         let got = edge.get("/a.js", &fields).await;
         let warm = edge.ask("HEAD", "/a.js", &fields).await;
-        for name in ["etag", "content-encoding", "content-type", "vary", "cache-control"] {
+        for name in [
+            "etag",
+            "content-encoding",
+            "content-type",
+            "vary",
+            "cache-control",
+        ] {
             assert_eq!(cold.field(name), got.field(name), "{coding} {name}");
             assert_eq!(warm.field(name), got.field(name), "{coding} {name}");
         }
@@ -226,16 +289,33 @@ async fn a_range_of_a_coded_form_is_one_of_its_own_bytes() {
     let edge = TestEdge::start_with(&bucket, "", "[cache]\nrecode_budget = 0", |_| {}).await;
     let gzip = ("accept-encoding", "gzip");
     let cold = edge.get("/a.js", &[gzip, ("range", "bytes=10-19")]).await;
-    assert_eq!((cold.status, cold.field("content-encoding")), (206, None), "no form is made for a range");
+    assert_eq!(
+        (cold.status, cold.field("content-encoding")),
+        (206, None),
+        "no form is made for a range"
+    );
     assert_eq!(cold.body, &content[10..20]);
     let whole = edge.get("/a.js", &[gzip]).await;
     let etag = whole.field("etag").unwrap();
-    let part = edge.get("/a.js", &[gzip, ("range", "bytes=10-19"), ("if-range", etag)]).await;
+    let part = edge
+        .get("/a.js", &[gzip, ("range", "bytes=10-19"), ("if-range", etag)])
+        .await;
     assert_eq!((part.status, part.field("content-encoding")), (206, Some("gzip")));
-    assert_eq!((part.field("etag"), &part.body[..]), (Some(etag), &whole.body[10..20]));
+    assert_eq!(
+        (part.field("etag"), &part.body[..]),
+        (Some(etag), &whole.body[10..20])
+    );
     let identity = edge.get("/a.js", &[]).await.field("etag").unwrap().to_owned();
-    let other = edge.get("/a.js", &[gzip, ("range", "bytes=10-19"), ("if-range", &identity)]).await;
-    assert!(other.status == 200 && decoded(&other) == content, "the tag of another form gets the whole");
+    let other = edge
+        .get(
+            "/a.js",
+            &[gzip, ("range", "bytes=10-19"), ("if-range", &identity)],
+        )
+        .await;
+    assert!(
+        other.status == 200 && decoded(&other) == content,
+        "the tag of another form gets the whole"
+    );
     edge.stop().await;
 }
 
@@ -248,10 +328,17 @@ async fn a_client_that_refuses_everything_is_told_so() {
     for path in ["/a.js", "/a.js"] {
         for refusing in ["*;q=0", "identity;q=0", "identity;q=0, deflate"] {
             let answer = edge.get(path, &[("accept-encoding", refusing)]).await;
-            assert_eq!((answer.status, answer.field("cache-control")), (406, Some("no-store")), "{path} {refusing}");
+            assert_eq!(
+                (answer.status, answer.field("cache-control")),
+                (406, Some("no-store")),
+                "{path} {refusing}"
+            );
         }
     }
-    for fields in [&[("accept-encoding", "identity;q=0, br")][..], &[("accept-encoding", "identity;q=0, br"), ("range", "bytes=0-9")]] {
+    for fields in [
+        &[("accept-encoding", "identity;q=0, br")][..],
+        &[("accept-encoding", "identity;q=0, br"), ("range", "bytes=0-9")],
+    ] {
         let coded = edge.get("/a.js", fields).await;
         assert_eq!(coded.field("content-encoding"), Some("br"), "{}", coded.head);
     }
@@ -271,15 +358,27 @@ async fn what_is_kept_coded_is_passed_on_or_decoded_but_never_coded_twice() {
         for round in 0..2 {
             for accepted in ["gzip", "br, gzip", "*"] {
                 let answer = edge.get(&path, &[("accept-encoding", accepted)]).await;
-                assert_eq!(answer.field("content-encoding"), Some("gzip"), "{round} {accepted}");
+                assert_eq!(
+                    answer.field("content-encoding"),
+                    Some("gzip"),
+                    "{round} {accepted}"
+                );
                 assert!(answer.body == kept, "{round} {accepted}");
                 assert_eq!(answer.field("vary"), Some("Accept-Encoding"));
             }
-            for fields in [&[][..], &[("accept-encoding", "br")], &[("accept-encoding", "identity")]] {
+            for fields in [
+                &[][..],
+                &[("accept-encoding", "br")],
+                &[("accept-encoding", "identity")],
+            ] {
                 let answer = edge.get(&path, fields).await;
                 assert_eq!(answer.field("content-encoding"), None, "{round} {fields:?}");
                 assert!(answer.body == content, "{round} {fields:?}");
-                assert!(answer.field("etag").unwrap().ends_with("-identity\""), "{}", answer.head);
+                assert!(
+                    answer.field("etag").unwrap().ends_with("-identity\""),
+                    "{}",
+                    answer.head
+                );
             }
         }
         let refused = edge.get(&path, &[("accept-encoding", "br, identity;q=0")]).await;
@@ -293,15 +392,22 @@ async fn what_is_kept_coded_is_passed_on_or_decoded_but_never_coded_twice() {
 async fn a_decoded_form_answers_ranges_and_conditions_like_any_other() {
     let bucket = TestBucket::start().await;
     let content = script(5_000);
-    bucket.put_with("a.js", encode(Coding::Gzip, &content), gzipped()).await;
+    bucket
+        .put_with("a.js", encode(Coding::Gzip, &content), gzipped())
+        .await;
     let edge = TestEdge::start(&bucket, "").await;
     let whole = edge.get("/a.js", &[]).await;
     let etag = whole.field("etag").unwrap();
     assert_eq!(edge.get("/a.js", &[("if-none-match", etag)]).await.status, 304);
-    let part = edge.get("/a.js", &[("range", "bytes=10-19"), ("if-range", etag)]).await;
+    let part = edge
+        .get("/a.js", &[("range", "bytes=10-19"), ("if-range", etag)])
+        .await;
     assert_eq!((part.status, &part.body[..]), (206, &content[10..20]));
     let head = edge.ask("HEAD", "/a.js", &[]).await;
-    assert_eq!((head.field("content-length"), head.field("etag")), (Some("5000"), Some(etag)));
+    assert_eq!(
+        (head.field("content-length"), head.field("etag")),
+        (Some("5000"), Some(etag))
+    );
     edge.stop().await;
 }
 
@@ -316,7 +422,11 @@ async fn a_body_that_is_not_of_its_coding_is_never_sent_to_who_refuses_that() {
         let answer = client.try_answer(false).await;
         assert!(answer.is_none_or(|answer| answer.status == 503 && answer.field("retry-after").is_some()));
     }
-    assert_eq!(edge.get("/a.js", &[("accept-encoding", "gzip")]).await.body, script(5_000), "as the bucket says");
+    assert_eq!(
+        edge.get("/a.js", &[("accept-encoding", "gzip")]).await.body,
+        script(5_000),
+        "as the bucket says"
+    );
     edge.stop().await;
 }
 
@@ -338,7 +448,8 @@ async fn a_gzip_bomb_streams_within_the_budget() {
     let answers = all((0..8).map(|_| edge.get("/bomb.js", &[])).collect()).await;
     assert!(answers.iter().all(|answer| answer.body == zeros));
     assert!(edge.get("/bomb.js", &[("accept-encoding", "gzip")]).await.body == bomb);
-    edge.until("everything to be given back", || budget.used() == 0).await;
+    edge.until("everything to be given back", || budget.used() == 0)
+        .await;
     edge.stop().await;
 }
 
@@ -348,15 +459,25 @@ async fn what_does_not_gain_from_coding_is_left_as_it_is() {
     bucket.put("tiny.js", script(255), "max-age=60").await;
     bucket.put("edge.js", script(256), "max-age=60").await;
     bucket.put("image.png", script(5_000), "max-age=60").await;
-    bucket.put("fixed.js", script(5_000), "max-age=60, no-transform").await;
+    bucket
+        .put("fixed.js", script(5_000), "max-age=60, no-transform")
+        .await;
     bucket.put("empty.js", "", "max-age=60").await;
     let edge = TestEdge::start(&bucket, "").await;
     let all_codings = [("accept-encoding", "gzip, deflate, br, zstd")];
     for _ in 0..2 {
         for path in ["/tiny.js", "/image.png", "/fixed.js", "/empty.js"] {
             let answer = edge.get(path, &all_codings).await;
-            assert_eq!((answer.status, answer.field("content-encoding")), (200, None), "{path}");
-            assert_eq!(answer.field("content-length"), Some(&*answer.body.len().to_string()), "{path}");
+            assert_eq!(
+                (answer.status, answer.field("content-encoding")),
+                (200, None),
+                "{path}"
+            );
+            assert_eq!(
+                answer.field("content-length"),
+                Some(&*answer.body.len().to_string()),
+                "{path}"
+            );
         }
         let coded = edge.get("/edge.js", &all_codings).await;
         assert!(coded.field("vary") == Some("Accept-Encoding") && decoded(&coded) == script(256));
@@ -369,13 +490,24 @@ async fn two_hundred_large_misses_at_once_are_all_right() {
     let bucket = TestBucket::start().await;
     let content = script(100_000);
     for number in 0..200 {
-        bucket.put(&format!("{number}.js"), content.clone(), "max-age=60").await;
+        bucket
+            .put(&format!("{number}.js"), content.clone(), "max-age=60")
+            .await;
     }
     let edge = TestEdge::start_with(&bucket, "", "[cache]\nrecode_budget = 0", |_| {}).await;
     let paths: Vec<_> = (0..200).map(|number| format!("/{number}.js")).collect();
-    let answers = all(paths.iter().map(|path| edge.get(path, &[("accept-encoding", "br")])).collect());
-    let answers = tokio::time::timeout(std::time::Duration::from_secs(120), answers).await.unwrap();
-    assert!(answers.iter().all(|answer| answer.status == 200 && decoded(answer) == content));
+    let answers = all(paths
+        .iter()
+        .map(|path| edge.get(path, &[("accept-encoding", "br")]))
+        .collect());
+    let answers = tokio::time::timeout(std::time::Duration::from_secs(120), answers)
+        .await
+        .unwrap();
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && decoded(answer) == content)
+    );
     for path in &paths {
         assert_eq!(bucket.asked(&path[1..]).len(), 1, "{path}");
     }
@@ -390,14 +522,17 @@ async fn clients_who_want_one_form_at_once_share_its_making() {
     let barrier = Barrier::new();
     bucket.fault(Rule::new(Fault::HoldBodyUntil(200_000, barrier.clone())).key("a.js"));
     let edge = TestEdge::start_with(&bucket, "", "[cache]\nrecode_budget = 0", |_| {}).await;
-    let clients = all((0..50).map(|_| edge.get("/a.js", &[("accept-encoding", "br")])).collect());
+    let clients = all((0..50)
+        .map(|_| edge.get("/a.js", &[("accept-encoding", "br")]))
+        .collect());
     let release = async {
         barrier.arrived(1).await;
         barrier.release();
     };
     let (answers, ()) = tokio::join!(clients, release);
     assert!(answers.iter().all(|answer| decoded(answer) == content));
-    edge.until("the form", || edge.metric("edge_forms_made_total") >= 1).await;
+    edge.until("the form", || edge.metric("edge_forms_made_total") >= 1)
+        .await;
     assert_eq!(edge.metric("edge_forms_made_total"), 1);
     edge.stop().await;
 }
@@ -406,7 +541,13 @@ async fn clients_who_want_one_form_at_once_share_its_making() {
 async fn a_form_made_while_its_response_is_confirmed_carries_the_new_fields() {
     let bucket = TestBucket::start().await;
     bucket.put("a.js", script(20_000), "max-age=60").await;
-    let edge = TestEdge::start_with(&bucket, "stale_while_revalidate = \"0s\"", "[cache]\nrecode_budget = 0", |_| {}).await;
+    let edge = TestEdge::start_with(
+        &bucket,
+        "stale_while_revalidate = \"0s\"",
+        "[cache]\nrecode_budget = 0",
+        |_| {},
+    )
+    .await;
     edge.get("/a.js", &[("accept-encoding", "br")]).await;
     bucket.put("a.js", script(20_000), "max-age=90").await;
     edge.clock.advance(std::time::Duration::from_secs(61));

@@ -27,7 +27,11 @@ async fn five_hundred_clients_of_a_cold_key_are_one_fetch() {
         barrier.release();
     };
     let (answers, ()) = tokio::join!(clients, release);
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == body));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && answer.body == body)
+    );
     assert_eq!(bucket.asked("a.png").len(), 1);
     edge.stop().await;
 }
@@ -46,11 +50,25 @@ async fn the_first_client_leaves_in_the_midst_and_the_others_get_everything() {
     first.take(1000).await.unwrap();
     let mut second = edge.client().await;
     second.send(request("GET", "/a.png", &[])).await;
-    assert!(second.head().await.unwrap().field("cache-status").unwrap().contains("collapsed"));
+    assert!(
+        second
+            .head()
+            .await
+            .unwrap()
+            .field("cache-status")
+            .unwrap()
+            .contains("collapsed")
+    );
     drop(first);
     barrier.release();
     assert!(second.take(body.len()).await.unwrap() == body);
-    assert!(edge.get("/a.png", &[]).await.field("cache-status").unwrap().contains("hit"));
+    assert!(
+        edge.get("/a.png", &[])
+            .await
+            .field("cache-status")
+            .unwrap()
+            .contains("hit")
+    );
     assert_eq!(bucket.asked("a.png").len(), 1);
     edge.stop().await;
 }
@@ -67,7 +85,10 @@ async fn the_only_client_leaves_before_the_answer_and_the_fetch_still_fills_the_
     barrier.arrived(1).await;
     drop(client);
     barrier.release();
-    edge.until("the fill", || edge.exchange().cache().memory.find(&edge.key("/a.js")).is_some()).await;
+    edge.until("the fill", || {
+        edge.exchange().cache().memory.find(&edge.key("/a.js")).is_some()
+    })
+    .await;
     edge.stop().await;
 }
 
@@ -86,7 +107,10 @@ async fn one_who_reads_nothing_slows_nobody_and_holds_no_budget() {
     let (answer, ()) = tokio::join!(edge.get("/a.png", &[]), release);
     assert!(answer.body == body);
     // The body is stored, and what the idle one still has to read is that stored body.
-    edge.until("the budget to be given back", || edge.metric("edge_cache_in_flight_bytes") == 0).await;
+    edge.until("the budget to be given back", || {
+        edge.metric("edge_cache_in_flight_bytes") == 0
+    })
+    .await;
     assert!(soon("the idle one's body", idle.answer()).await.body == body);
     edge.stop().await;
 }
@@ -127,8 +151,13 @@ async fn a_coded_form_streams_too() {
     bucket.fault(Rule::new(Fault::HoldBodyUntil(2 << 20, barrier.clone())).key("a.js"));
     let edge = TestEdge::start(&bucket, "").await;
     let mut client = edge.client().await;
-    client.send(request("GET", "/a.js", &[("accept-encoding", "gzip")])).await;
-    assert_eq!(client.head().await.unwrap().field("content-encoding"), Some("gzip"));
+    client
+        .send(request("GET", "/a.js", &[("accept-encoding", "gzip")]))
+        .await;
+    assert_eq!(
+        client.head().await.unwrap().field("content-encoding"),
+        Some("gzip")
+    );
     assert!(client.take(100_000).await.is_some());
     barrier.release();
     drop(client);
@@ -157,12 +186,17 @@ async fn an_origin_that_dies_in_the_midst_never_looks_like_a_clean_end() {
         }
         barrier.arrived(1).await;
         bucket.faults().remove(hold);
-        bucket.faults().add(Rule::new(Fault::Status(500, "InternalError".into())).key(key));
+        bucket
+            .faults()
+            .add(Rule::new(Fault::Status(500, "InternalError".into())).key(key));
         barrier.release();
         for mut client in clients {
             assert!(client.try_answer(false).await.is_none(), "{path} ended cleanly");
         }
-        assert!(edge.exchange().cache().memory.find(&edge.key(path)).is_none(), "{path} was stored");
+        assert!(
+            edge.exchange().cache().memory.find(&edge.key(path)).is_none(),
+            "{path} was stored"
+        );
         bucket.faults().remove(rule);
         bucket.faults().clear();
         let whole = async {
@@ -186,10 +220,23 @@ async fn a_single_reset_in_the_midst_is_mended_and_nobody_notices() {
     let edge = TestEdge::start(&bucket, "").await;
     bucket.fault(Rule::new(Fault::ResetAfter(400_000)).key("a.png").times(1));
     let answers = all((0..5).map(|_| edge.get("/a.png", &[])).collect()).await;
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == body));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && answer.body == body)
+    );
     let asked = bucket.asked("a.png");
-    assert!(asked[1].range.is_some() && asked[1].if_match.is_some(), "{asked:?}");
-    assert!(edge.get("/a.png", &[]).await.field("cache-status").unwrap().contains("hit"));
+    assert!(
+        asked[1].range.is_some() && asked[1].if_match.is_some(),
+        "{asked:?}"
+    );
+    assert!(
+        edge.get("/a.png", &[])
+            .await
+            .field("cache-status")
+            .unwrap()
+            .contains("hit")
+    );
     edge.stop().await;
 }
 
@@ -208,7 +255,10 @@ async fn an_object_that_changes_in_the_midst_is_never_mixed() {
     bucket.put("a.png", new.clone(), "max-age=60").await;
     barrier.release();
     if let Some(answer) = client.try_answer(false).await {
-        assert!(answer.body == old || answer.body == new, "two versions in one body");
+        assert!(
+            answer.body == old || answer.body == new,
+            "two versions in one body"
+        );
     }
     let now = async {
         loop {
@@ -233,16 +283,33 @@ async fn a_fetch_from_before_a_purge_is_neither_joined_nor_fresh_after_it() {
     before.send(request("GET", "/a.js", &[])).await;
     barrier.arrived(1).await;
     bucket.put("a.js", "new", "max-age=60").await;
-    edge.purge(Purge { everything: true, ..Purge::default() });
+    edge.purge(Purge {
+        everything: true,
+        ..Purge::default()
+    });
     let after = edge.get("/a.js", &[]).await;
     assert_eq!(after.text(), "new");
     assert!(!after.field("cache-status").unwrap().contains("collapsed"));
     barrier.release();
-    assert_eq!(before.answer().await.text(), "old", "who asked before may get what was there before");
-    edge.until("both fetches to end", || edge.exchange().cache().flights.is_empty()).await;
+    assert_eq!(
+        before.answer().await.text(),
+        "old",
+        "who asked before may get what was there before"
+    );
+    edge.until("both fetches to end", || {
+        edge.exchange().cache().flights.is_empty()
+    })
+    .await;
     let hit = edge.get("/a.js", &[]).await;
-    assert_eq!((hit.text(), hit.field("cache-status")), ("new", Some("portico; hit; ttl=60")));
-    assert_eq!(bucket.asked("a.js").len(), 2, "the old fetch did not push the new response out");
+    assert_eq!(
+        (hit.text(), hit.field("cache-status")),
+        ("new", Some("portico; hit; ttl=60"))
+    );
+    assert_eq!(
+        bucket.asked("a.js").len(),
+        2,
+        "the old fetch did not push the new response out"
+    );
     edge.stop().await;
 }
 
@@ -257,7 +324,10 @@ async fn a_fetch_that_a_purge_overtakes_is_stored_for_nobody() {
     before.send(request("GET", "/a.js", &[])).await;
     barrier.arrived(1).await;
     bucket.put("a.js", "new", "max-age=60").await;
-    edge.purge(Purge { everything: true, ..Purge::default() });
+    edge.purge(Purge {
+        everything: true,
+        ..Purge::default()
+    });
     barrier.release();
     before.answer().await;
     assert_eq!(edge.get("/a.js", &[]).await.text(), "new");
@@ -270,10 +340,15 @@ async fn those_who_come_while_a_body_arrives_share_it_even_without_a_length() {
     let body = noise(200_000);
     let sent = body.clone();
     let origin =
-        Scripted::start(move |_| scripted::chunked("cache-control: max-age=60\r\netag: \"a\"\r\n", &sent)).await;
+        Scripted::start(move |_| scripted::chunked("cache-control: max-age=60\r\netag: \"a\"\r\n", &sent))
+            .await;
     let edge = TestEdge::start_with(&bucket, "", "", |config| origin.stand_in(config)).await;
     let answers = all((0..20).map(|_| edge.get("/a.png", &[])).collect()).await;
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == body));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 && answer.body == body)
+    );
     assert_eq!(origin.heads().len(), 1);
     edge.stop().await;
 }
@@ -300,7 +375,10 @@ async fn a_cold_key_of_a_hanging_origin_ends_in_time() {
     bucket.fault(Rule::new(Fault::HangBeforeHeaders));
     let timeouts = "[origin.assets.timeouts]\nattempts = 1\nattempt = \"200ms\"\noperation = \"400ms\"\n";
     let edge = TestEdge::start_with(&bucket, "", timeouts, |_| {}).await;
-    let answers = tokio::time::timeout(Duration::from_secs(5), all((0..50).map(|_| edge.get("/a.js", &[])).collect()));
+    let answers = tokio::time::timeout(
+        Duration::from_secs(5),
+        all((0..50).map(|_| edge.get("/a.js", &[])).collect()),
+    );
     assert!(answers.await.unwrap().iter().all(|answer| answer.status == 504));
     assert_eq!(bucket.asked("a.js").len(), 1);
     edge.stop().await;

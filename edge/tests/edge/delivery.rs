@@ -1,6 +1,6 @@
 //! How an answer is delivered: ranges, preconditions, the fields of a site, and what failures look like.
 
-use edge::config::{Listen, CertificateFiles};
+use edge::config::{CertificateFiles, Listen};
 use edge::fields::dates;
 use edge::http::Kind;
 
@@ -38,7 +38,11 @@ async fn one_range_is_a_part() {
     ] {
         let answer = edge.get("/a.bin", &[("range", asked)]).await;
         assert_eq!(answer.status, 206, "{asked}");
-        assert_eq!(answer.field("content-range"), Some(&*format!("bytes {first}-{}/{LENGTH}", end - 1)), "{asked}");
+        assert_eq!(
+            answer.field("content-range"),
+            Some(&*format!("bytes {first}-{}/{LENGTH}", end - 1)),
+            "{asked}"
+        );
         assert!(answer.body == body[first..end], "{asked}");
         for name in ["etag", "last-modified", "cache-control", "content-type"] {
             assert_eq!(answer.field(name), whole.field(name), "{asked} {name}");
@@ -52,11 +56,25 @@ async fn one_range_is_a_part() {
 async fn a_range_that_says_nothing_useful_is_ignored_and_one_beyond_the_end_refused() {
     let bucket = TestBucket::start().await;
     let (edge, body, _) = filled(&bucket, "").await;
-    for ignored in ["bytes=2-1", "bytes=a-b", "bytes", "bytes=", "lines=0-1", "bytes=0-1,x", "bytes=--1", "bytes 0-1"] {
+    for ignored in [
+        "bytes=2-1",
+        "bytes=a-b",
+        "bytes",
+        "bytes=",
+        "lines=0-1",
+        "bytes=0-1,x",
+        "bytes=--1",
+        "bytes 0-1",
+    ] {
         let answer = edge.get("/a.bin", &[("range", ignored)]).await;
         assert!(answer.status == 200 && answer.body == body, "{ignored}");
     }
-    for beyond in ["bytes=10000-", "bytes=10000-10001", "bytes=-0", "bytes=99999-,88888-"] {
+    for beyond in [
+        "bytes=10000-",
+        "bytes=10000-10001",
+        "bytes=-0",
+        "bytes=99999-,88888-",
+    ] {
         let answer = edge.get("/a.bin", &[("range", beyond)]).await;
         assert_eq!(answer.status, 416, "{beyond}");
         assert_eq!(answer.field("content-range"), Some("bytes */10000"), "{beyond}");
@@ -70,11 +88,27 @@ async fn ranges_that_multiply_the_object_are_not_obeyed() {
     let bucket = TestBucket::start().await;
     let (edge, body, _) = filled(&bucket, "").await;
     let overlapping = format!("bytes={}", vec!["0-"; 1000].join(","));
-    let tiny = format!("bytes={}", (0..1000).map(|at| format!("{}-{}", at * 3, at * 3)).collect::<Vec<_>>().join(","));
-    for many in [&overlapping, &tiny, "bytes=0-,0-,0-,0-", "bytes=-1,-2,-3,-9999", "bytes=0-5000,4000-9999,0-9999"] {
+    let tiny = format!(
+        "bytes={}",
+        (0..1000)
+            .map(|at| format!("{}-{}", at * 3, at * 3))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
+    for many in [
+        &overlapping,
+        &tiny,
+        "bytes=0-,0-,0-,0-",
+        "bytes=-1,-2,-3,-9999",
+        "bytes=0-5000,4000-9999,0-9999",
+    ] {
         let answer = edge.get("/a.bin", &[("range", many)]).await;
         assert!([200, 206].contains(&answer.status));
-        assert!(answer.body.len() <= 2 * body.len(), "{} bytes for {many:.40}", answer.body.len());
+        assert!(
+            answer.body.len() <= 2 * body.len(),
+            "{} bytes for {many:.40}",
+            answer.body.len()
+        );
     }
     edge.stop().await;
 }
@@ -98,7 +132,10 @@ async fn several_ranges_are_parts_of_one_answer() {
         expected.extend(&body[first..end]);
     }
     expected.extend(format!("\r\n--{boundary}--\r\n").into_bytes());
-    assert_eq!(String::from_utf8_lossy(&answer.body), String::from_utf8_lossy(&expected));
+    assert_eq!(
+        String::from_utf8_lossy(&answer.body),
+        String::from_utf8_lossy(&expected)
+    );
     assert_eq!(answer.field("content-range"), None);
     edge.stop().await;
 }
@@ -108,7 +145,10 @@ async fn if_range_obeys_the_strong_tag_and_the_exact_date_alone() {
     let bucket = TestBucket::start().await;
     let (edge, _, whole) = filled(&bucket, "").await;
     // A date is a strong validator only when it is older than the response (RFC 9110, 8.8.2.2).
-    let (etag, modified) = (whole.field("etag").unwrap(), whole.field("last-modified").unwrap());
+    let (etag, modified) = (
+        whole.field("etag").unwrap(),
+        whole.field("last-modified").unwrap(),
+    );
     let weak = format!("W/{etag}");
     let later = dates::format(edge.clock.now() + std::time::Duration::from_secs(3600));
     for (validator, expected) in [
@@ -119,10 +159,14 @@ async fn if_range_obeys_the_strong_tag_and_the_exact_date_alone() {
         ("Sun, 06 Nov 1994 08:49:37 GMT", 200),
         ("nonsense", 200),
     ] {
-        let answer = edge.get("/a.bin", &[("range", "bytes=0-9"), ("if-range", validator)]).await;
+        let answer = edge
+            .get("/a.bin", &[("range", "bytes=0-9"), ("if-range", validator)])
+            .await;
         assert_eq!(answer.status, expected, "{validator}");
     }
-    let date = edge.get("/a.bin", &[("range", "bytes=0-9"), ("if-range", modified)]).await;
+    let date = edge
+        .get("/a.bin", &[("range", "bytes=0-9"), ("if-range", modified)])
+        .await;
     assert!([200, 206].contains(&date.status));
     let without = edge.get("/a.bin", &[("if-range", etag)]).await;
     assert_eq!(without.status, 200, "without a range it means nothing");
@@ -135,7 +179,11 @@ async fn head_ignores_ranges() {
     let (edge, _, whole) = filled(&bucket, "").await;
     for range in ["bytes=0-9", "bytes=99999-", "bytes=0-1,5-6"] {
         let answer = edge.ask("HEAD", "/a.bin", &[("range", range)]).await;
-        assert_eq!((answer.status, answer.field("content-length")), (200, Some("10000")), "{range}");
+        assert_eq!(
+            (answer.status, answer.field("content-length")),
+            (200, Some("10000")),
+            "{range}"
+        );
         assert_eq!(answer.field("etag"), whole.field("etag"));
     }
     edge.stop().await;
@@ -145,7 +193,10 @@ async fn head_ignores_ranges() {
 async fn preconditions_are_weighed_in_the_order_of_the_standard() {
     let bucket = TestBucket::start().await;
     let (edge, _, whole) = filled(&bucket, "").await;
-    let (etag, modified) = (whole.field("etag").unwrap(), whole.field("last-modified").unwrap());
+    let (etag, modified) = (
+        whole.field("etag").unwrap(),
+        whole.field("last-modified").unwrap(),
+    );
     let weak = format!("W/{etag}");
     let before = "Sun, 06 Nov 1994 08:49:37 GMT";
     for (fields, expected) in [
@@ -162,7 +213,10 @@ async fn preconditions_are_weighed_in_the_order_of_the_standard() {
         (&[("if-none-match", "\"other\"")], 200),
         (&[("if-modified-since", modified)], 304),
         (&[("if-modified-since", before)], 200),
-        (&[("if-none-match", "\"other\""), ("if-modified-since", modified)], 200),
+        (
+            &[("if-none-match", "\"other\""), ("if-modified-since", modified)],
+            200,
+        ),
         (&[("if-match", "\"other\""), ("if-none-match", etag)], 412),
         (&[("if-match", etag), ("if-none-match", etag)], 304),
         (&[("if-none-match", etag), ("range", "bytes=0-9")], 304),
@@ -171,12 +225,24 @@ async fn preconditions_are_weighed_in_the_order_of_the_standard() {
         (&[("if-modified-since", "nonsense")], 200),
     ] {
         for method in ["GET", "HEAD"] {
-            let expected = if method == "HEAD" && expected == 206 { 200 } else { expected };
-            assert_eq!(edge.ask(method, "/a.bin", fields).await.status, expected, "{method} {fields:?}");
+            let expected = if method == "HEAD" && expected == 206 {
+                200
+            } else {
+                expected
+            };
+            assert_eq!(
+                edge.ask(method, "/a.bin", fields).await.status,
+                expected,
+                "{method} {fields:?}"
+            );
         }
     }
     // On a miss, too.
-    for (fields, expected) in [([("if-none-match", etag)], 304), ([("if-match", "\"other\"")], 412), ([("range", "bytes=5-6")], 206)] {
+    for (fields, expected) in [
+        ([("if-none-match", etag)], 304),
+        ([("if-match", "\"other\"")], 412),
+        ([("range", "bytes=5-6")], 206),
+    ] {
         edge.exchange().cache().memory.remove(&edge.key("/a.bin"));
         assert_eq!(edge.get("/a.bin", &fields).await.status, expected, "{fields:?}");
     }
@@ -225,12 +291,24 @@ async fn an_embedded_site_says_on_every_answer_that_any_page_may_read_it() {
 async fn a_preflight_is_answered_without_the_origin() {
     let bucket = TestBucket::start().await;
     let edge = TestEdge::start(&bucket, "preset = \"embed\"").await;
-    let asking = [("origin", "https://a.test"), ("access-control-request-method", "GET")];
+    let asking = [
+        ("origin", "https://a.test"),
+        ("access-control-request-method", "GET"),
+    ];
     let answer = edge.ask("OPTIONS", "/a.js", &asking).await;
-    assert_eq!((answer.status, answer.field("access-control-max-age")), (204, Some("86400")));
-    assert_eq!(answer.field("access-control-allow-methods"), Some("GET, HEAD, OPTIONS"));
+    assert_eq!(
+        (answer.status, answer.field("access-control-max-age")),
+        (204, Some("86400"))
+    );
+    assert_eq!(
+        answer.field("access-control-allow-methods"),
+        Some("GET, HEAD, OPTIONS")
+    );
     let bare = edge.ask("OPTIONS", "/a.js", &[]).await;
-    assert_eq!((bare.status, bare.field("allow")), (405, Some("GET, HEAD, OPTIONS")));
+    assert_eq!(
+        (bare.status, bare.field("allow")),
+        (405, Some("GET, HEAD, OPTIONS"))
+    );
     assert!(bucket.asked("a.js").is_empty());
     let plain = TestEdge::start(&bucket, "preset = \"plain\"").await;
     assert_eq!(plain.ask("OPTIONS", "/a.js", &asking).await.status, 405);
@@ -254,14 +332,35 @@ async fn what_is_missing_is_said_in_the_media_type_that_the_page_expects() {
     ] {
         for round in ["first", "stored"] {
             let answer = edge.get(path, &[]).await;
-            assert_eq!((answer.status, answer.field("content-type")), (404, Some(media_type)), "{path} {round}");
-            assert!(answer.text().starts_with(begins), "{path} {round}: {}", answer.text());
-            assert!(!answer.text().contains("NoSuchKey") && answer.field("etag").is_none(), "{path} {round}");
+            assert_eq!(
+                (answer.status, answer.field("content-type")),
+                (404, Some(media_type)),
+                "{path} {round}"
+            );
+            assert!(
+                answer.text().starts_with(begins),
+                "{path} {round}: {}",
+                answer.text()
+            );
+            assert!(
+                !answer.text().contains("NoSuchKey") && answer.field("etag").is_none(),
+                "{path} {round}"
+            );
         }
         let head = edge.ask("HEAD", path, &[]).await;
-        assert_eq!((head.status, head.field("content-type")), (404, Some(media_type)), "{path} HEAD");
-        let coded = edge.get(path, &[("accept-encoding", "br"), ("range", "bytes=0-1")]).await;
-        assert_eq!((coded.status, coded.field("content-encoding")), (404, None), "{path}");
+        assert_eq!(
+            (head.status, head.field("content-type")),
+            (404, Some(media_type)),
+            "{path} HEAD"
+        );
+        let coded = edge
+            .get(path, &[("accept-encoding", "br"), ("range", "bytes=0-1")])
+            .await;
+        assert_eq!(
+            (coded.status, coded.field("content-encoding")),
+            (404, None),
+            "{path}"
+        );
     }
     edge.stop().await;
 }
@@ -272,7 +371,11 @@ async fn methods_that_a_site_does_not_serve_are_named_and_never_forwarded() {
     let edge = TestEdge::start(&bucket, "preset = \"plain\"").await;
     for method in ["PUT", "DELETE", "PATCH", "PURGE", "PROPFIND", "OPTIONS", "get"] {
         let answer = edge.ask(method, "/a.js", &[]).await;
-        assert_eq!((answer.status, answer.field("allow")), (405, Some("GET, HEAD")), "{method}");
+        assert_eq!(
+            (answer.status, answer.field("allow")),
+            (405, Some("GET, HEAD")),
+            "{method}"
+        );
     }
     assert!(bucket.asked("a.js").is_empty());
     edge.stop().await;
@@ -287,7 +390,11 @@ async fn a_path_that_ends_with_a_slash_shows_its_index() {
     for (path, text) in [("/", "top"), ("/docs/", "docs"), ("/index.html", "top")] {
         let answer = edge.get(path, &[]).await;
         assert_eq!((answer.status, answer.text()), (200, text), "{path}");
-        assert_eq!(answer.field("content-type"), Some("text/html; charset=utf-8"), "{path}");
+        assert_eq!(
+            answer.field("content-type"),
+            Some("text/html; charset=utf-8"),
+            "{path}"
+        );
     }
     assert_eq!(bucket.asked("index.html").len(), 1, "one object, one key");
     edge.stop().await;
@@ -301,7 +408,10 @@ async fn a_rules_fields_stand_on_every_answer_below_its_path() {
     let edge = TestEdge::start(&bucket, site).await;
     for path in ["/v/a.js", "/v/a.js"] {
         let answer = edge.get(path, &[]).await;
-        assert_eq!(answer.field("cache-control"), Some("public, max-age=31536000, immutable"));
+        assert_eq!(
+            answer.field("cache-control"),
+            Some("public, max-age=31536000, immutable")
+        );
         assert_eq!(answer.field("x-a"), Some("1"));
     }
     let missing = edge.get("/v/none.js", &[]).await;
@@ -310,7 +420,11 @@ async fn a_rules_fields_stand_on_every_answer_below_its_path() {
     assert_eq!(refused.status, 405);
     for answer in [missing, refused] {
         let said = answer.field("cache-control").unwrap_or_default();
-        assert!(!said.contains("immutable"), "a failure is not immutable: {}", answer.head);
+        assert!(
+            !said.contains("immutable"),
+            "a failure is not immutable: {}",
+            answer.head
+        );
     }
     edge.stop().await;
 }
@@ -324,20 +438,42 @@ async fn transport_security_is_said_over_tls_alone() {
     let ca = certs::DevCa::open_or_create(folder.path(), now).unwrap();
     let pair = ca.issue(&["localhost".into()], &[], now).unwrap();
     let edge = TestEdge::start_with(&bucket, "hsts = \"365d\"", "", |config| {
-        config.listen = Listen { https: vec!["127.0.0.1:0".parse().unwrap()], ..config.listen.clone() };
-        config.certificates = vec![CertificateFiles { chain: pair.chain.clone(), key: pair.key.clone(), default: true }];
+        config.listen = Listen {
+            https: vec!["127.0.0.1:0".parse().unwrap()],
+            ..config.listen.clone()
+        };
+        config.certificates = vec![CertificateFiles {
+            chain: pair.chain.clone(),
+            key: pair.key.clone(),
+            default: true,
+        }];
         config.sites[0].hosts.push("localhost".into());
     })
     .await;
-    let address = edge.node.addresses().iter().find(|(kind, _)| *kind == Kind::Https).unwrap().1;
+    let address = edge
+        .node
+        .addresses()
+        .iter()
+        .find(|(kind, _)| *kind == Kind::Https)
+        .unwrap()
+        .1;
     let mut client = TestClient::tls(address, &ca.certificate(), &["http/1.1"]).await;
     for (path, expected) in [("/a.js", 200), ("/a.js", 200), ("/none", 404)] {
-        client.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+        client
+            .send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
+            .await;
         let answer = client.answer().await;
         assert_eq!(answer.status, expected);
-        assert_eq!(answer.field("strict-transport-security"), Some("max-age=31536000"), "{path}");
+        assert_eq!(
+            answer.field("strict-transport-security"),
+            Some("max-age=31536000"),
+            "{path}"
+        );
     }
-    assert_eq!(edge.get("/a.js", &[]).await.field("strict-transport-security"), None);
+    assert_eq!(
+        edge.get("/a.js", &[]).await.field("strict-transport-security"),
+        None
+    );
     edge.stop().await;
 }
 

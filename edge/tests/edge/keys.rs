@@ -12,7 +12,9 @@ async fn raw(edge: &TestEdge, request: &str) -> Answer {
 }
 
 fn is_hit(answer: &Answer) -> bool {
-    answer.field("cache-status").is_some_and(|status| status.contains("; hit"))
+    answer
+        .field("cache-status")
+        .is_some_and(|status| status.contains("; hit"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,13 +38,25 @@ async fn two_sites_with_the_same_path_never_share_an_answer() {
     let edge = TestEdge::start_with(&bucket, "", &tables, |_| {}).await;
     let ask = |host: &str| request("GET", "/a.js", &[]).replace(HOST, host);
     for _ in 0..2 {
-        for (host, text) in [("one.test", "one"), ("two.test", "two"), ("x.one.test", "one"), ("ONE.test:80", "one")] {
+        for (host, text) in [
+            ("one.test", "one"),
+            ("two.test", "two"),
+            ("x.one.test", "one"),
+            ("ONE.test:80", "one"),
+        ] {
             let answer = raw(&edge, &ask(host)).await;
             assert_eq!((answer.status, answer.text()), (200, text), "{host}");
         }
     }
-    assert_eq!(bucket.asked("one/a.js").len(), 1, "the names of one site share what is stored");
-    assert!(!is_hit(&raw(&edge, &ask("again.test")).await), "another site of the same origin does not");
+    assert_eq!(
+        bucket.asked("one/a.js").len(),
+        1,
+        "the names of one site share what is stored"
+    );
+    assert!(
+        !is_hit(&raw(&edge, &ask("again.test")).await),
+        "another site of the same origin does not"
+    );
     assert_eq!(raw(&edge, &ask("three.test")).await.status, 421);
     edge.stop().await;
 }
@@ -74,25 +88,39 @@ const UNKEYED: [(&str, &str); 20] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_outside_the_key_change_nothing_and_reach_no_bucket() {
     let bucket = TestBucket::start().await;
-    let origin = Scripted::start(|_| scripted::ok("cache-control: max-age=60\r\netag: \"a\"\r\n", b"good")).await;
+    let origin =
+        Scripted::start(|_| scripted::ok("cache-control: max-age=60\r\netag: \"a\"\r\n", b"good")).await;
     let edge = TestEdge::start_with(&bucket, "", "", |config| origin.stand_in(config)).await;
     let plain = edge.get("/a.png", &[]).await;
     let lines = |answer: &Answer| -> Vec<String> {
         let made_anew = ["cache-status", "age", "date"];
-        let lines = answer.head.lines().filter(|line| !made_anew.iter().any(|name| line.starts_with(name)));
+        let lines = answer
+            .head
+            .lines()
+            .filter(|line| !made_anew.iter().any(|name| line.starts_with(name)));
         lines.map(str::to_owned).collect()
     };
     for (name, value) in UNKEYED {
         let path = format!("/{name}.png");
         for cold_or_warm in 0..2 {
             let answer = edge.get(&path, &[(name, value)]).await;
-            assert_eq!((&answer.body, lines(&answer)), (&plain.body, lines(&plain)), "{name} {cold_or_warm}");
+            assert_eq!(
+                (&answer.body, lines(&answer)),
+                (&plain.body, lines(&plain)),
+                "{name} {cold_or_warm}"
+            );
         }
-        assert!(is_hit(&edge.get(&path, &[]).await), "{name} is no part of the key");
+        assert!(
+            is_hit(&edge.get(&path, &[]).await),
+            "{name} is no part of the key"
+        );
     }
     for head in origin.heads() {
         let lower = head.to_ascii_lowercase();
-        assert!(!lower.contains("evil") && !lower.contains("cookie:") && !lower.contains("1.2.3.4"), "{head}");
+        assert!(
+            !lower.contains("evil") && !lower.contains("cookie:") && !lower.contains("1.2.3.4"),
+            "{head}"
+        );
         assert!(lower.starts_with("get /assets/"), "{head}");
     }
     edge.stop().await;
@@ -104,8 +132,16 @@ async fn connection_cannot_take_fields_away_that_matter() {
     bucket.put("a.js", "x", "max-age=60").await;
     let edge = TestEdge::start(&bucket, "").await;
     let etag = edge.get("/a.js", &[]).await.field("etag").unwrap().to_owned();
-    for abuse in ["host, if-none-match", "host", "if-none-match, close", "cache-control, x-a, keep-alive", "accept-encoding"] {
-        let answer = edge.get("/a.js", &[("connection", abuse), ("if-none-match", &etag)]).await;
+    for abuse in [
+        "host, if-none-match",
+        "host",
+        "if-none-match, close",
+        "cache-control, x-a, keep-alive",
+        "accept-encoding",
+    ] {
+        let answer = edge
+            .get("/a.js", &[("connection", abuse), ("if-none-match", &etag)])
+            .await;
         assert!([200, 304].contains(&answer.status), "{abuse}: {}", answer.head);
         let good = edge.get("/a.js", &[]).await;
         assert_eq!((good.status, good.text()), (200, "x"), "after {abuse}");
@@ -151,7 +187,11 @@ async fn a_path_is_refused_or_names_exactly_one_object() {
         "/%u002e",
     ] {
         let answer = edge.get(path, &[]).await;
-        assert_eq!((answer.status, answer.field("cache-control")), (400, Some("no-store")), "{path}");
+        assert_eq!(
+            (answer.status, answer.field("cache-control")),
+            (400, Some("no-store")),
+            "{path}"
+        );
     }
     assert!(bucket_keys(&bucket).is_empty(), "{:?}", bucket_keys(&bucket));
     for (path, key) in [
@@ -174,13 +214,20 @@ async fn a_path_is_refused_or_names_exactly_one_object() {
         let expected = if key.is_empty() { 400 } else { 404 };
         assert_eq!(answer.status, expected, "{path}");
         if !key.is_empty() {
-            assert!(bucket_keys(&bucket).contains(&key.to_owned()), "{path}: {:?}", bucket_keys(&bucket));
+            assert!(
+                bucket_keys(&bucket).contains(&key.to_owned()),
+                "{path}: {:?}",
+                bucket_keys(&bucket)
+            );
         }
     }
     let dotted = |key: &String| key.split('/').any(|segment| segment == "." || segment == "..");
     assert!(!bucket_keys(&bucket).iter().any(dotted));
     assert_eq!(edge.get("/%61.js", &[]).await.text(), "script");
-    assert!(is_hit(&edge.get("/a.js", &[]).await), "two spellings of one path are one key");
+    assert!(
+        is_hit(&edge.get("/a.js", &[]).await),
+        "two spellings of one path are one key"
+    );
     edge.stop().await;
 }
 
@@ -194,21 +241,40 @@ async fn the_query_takes_part_as_the_site_says_and_never_reaches_the_bucket() {
     for (site, same, other) in [
         ("query = \"ignore\"", &["?a=1", "?b", "?", ""][..], &[][..]),
         ("query = \"keep\"", &["?a=1"], &["?a=2", "?b&a=1", ""]),
-        ("query = \"sort\"", &["?a=1&b=2", "?b=2&a=1"], &["?a=1", "?a=2&b=2"]),
-        ("query = [\"v\"]", &["?v=1", "?v=1&utm=x", "?x&v=1"], &["?v=2", "", "?w=1"]),
+        (
+            "query = \"sort\"",
+            &["?a=1&b=2", "?b=2&a=1"],
+            &["?a=1", "?a=2&b=2"],
+        ),
+        (
+            "query = [\"v\"]",
+            &["?v=1", "?v=1&utm=x", "?x&v=1"],
+            &["?v=2", "", "?w=1"],
+        ),
     ] {
         let bucket = TestBucket::start().await;
         bucket.put("a.js", "x", "max-age=60").await;
         let edge = TestEdge::start(&bucket, site).await;
         for (place, query) in same.iter().enumerate() {
             let answer = edge.get(&format!("/a.js{query}"), &[]).await;
-            assert_eq!((answer.status, is_hit(&answer)), (200, place > 0), "{site} {query}");
+            assert_eq!(
+                (answer.status, is_hit(&answer)),
+                (200, place > 0),
+                "{site} {query}"
+            );
         }
         for query in other {
             let answer = edge.get(&format!("/a.js{query}"), &[]).await;
             assert!(!is_hit(&answer), "{site} {query}");
         }
-        assert!(bucket.log().iter().all(|seen| !seen.query.contains(['v', 'a', 'b'])), "{:?}", bucket.log());
+        assert!(
+            bucket
+                .log()
+                .iter()
+                .all(|seen| !seen.query.contains(['v', 'a', 'b'])),
+            "{:?}",
+            bucket.log()
+        );
         edge.stop().await;
     }
 }
@@ -218,7 +284,14 @@ async fn poisoned_paths_of_one_client_are_no_answer_for_another() {
     let bucket = TestBucket::start().await;
     bucket.put("account", "mine", "private").await;
     let edge = TestEdge::start(&bucket, "").await;
-    for path in ["/account/x.css", "/account;x.css", "/account%3bx.css", "/account%23x.css", "/account.css", "/account%0a.css"] {
+    for path in [
+        "/account/x.css",
+        "/account;x.css",
+        "/account%3bx.css",
+        "/account%23x.css",
+        "/account.css",
+        "/account%0a.css",
+    ] {
         let answer = edge.get(path, &[("cookie", "session=1")]).await;
         assert!([400, 404].contains(&answer.status), "{path}");
         assert!(!String::from_utf8_lossy(&answer.body).contains("mine"), "{path}");

@@ -10,24 +10,46 @@ use crate::client::Answer;
 use crate::support::{HOST, TestBucket, TestEdge, request};
 
 fn by_url(path: &str) -> Purge {
-    let url = Url { host: HOST.into(), path: path.into(), query: None };
-    Purge { urls: vec![url], ..Purge::default() }
+    let url = Url {
+        host: HOST.into(),
+        path: path.into(),
+        query: None,
+    };
+    Purge {
+        urls: vec![url],
+        ..Purge::default()
+    }
 }
 
 fn by_tag(tag: &str) -> Purge {
-    Purge { tags: vec![Tag::new(tag).unwrap()], ..Purge::default() }
+    Purge {
+        tags: vec![Tag::new(tag).unwrap()],
+        ..Purge::default()
+    }
 }
 
 fn by_prefix(path: &str) -> Purge {
-    Purge { prefixes: vec![Prefix { host: HOST.into(), path: path.into() }], ..Purge::default() }
+    Purge {
+        prefixes: vec![Prefix {
+            host: HOST.into(),
+            path: path.into(),
+        }],
+        ..Purge::default()
+    }
 }
 
 fn by_host(host: &str) -> Purge {
-    Purge { hosts: vec![host.into()], ..Purge::default() }
+    Purge {
+        hosts: vec![host.into()],
+        ..Purge::default()
+    }
 }
 
 fn everything() -> Purge {
-    Purge { everything: true, ..Purge::default() }
+    Purge {
+        everything: true,
+        ..Purge::default()
+    }
 }
 
 fn softly(purge: Purge) -> Purge {
@@ -43,9 +65,23 @@ const PATHS: [&str; 4] = ["/client/a.js", "/client/b.js", "/clients.js", "/lock/
 /// A node with four objects stored: the first two tagged `widget`, the last `lock` and `all`.
 async fn filled(bucket: &TestBucket, site: &str) -> TestEdge {
     for path in PATHS {
-        let tags = if path.starts_with("/client/") { "widget" } else if path.starts_with("/lock") { "lock, all" } else { "" };
-        let user = if tags.is_empty() { Vec::new() } else { vec![("cache-tag".to_owned(), tags.to_owned())] };
-        let meta = Meta { cache_control: Some("max-age=600".into()), user: user.into_iter().collect(), ..Meta::default() };
+        let tags = if path.starts_with("/client/") {
+            "widget"
+        } else if path.starts_with("/lock") {
+            "lock, all"
+        } else {
+            ""
+        };
+        let user = if tags.is_empty() {
+            Vec::new()
+        } else {
+            vec![("cache-tag".to_owned(), tags.to_owned())]
+        };
+        let meta = Meta {
+            cache_control: Some("max-age=600".into()),
+            user: user.into_iter().collect(),
+            ..Meta::default()
+        };
         bucket.put_with(&path[1..], "x".repeat(1000), meta).await;
     }
     let edge = TestEdge::start(bucket, site).await;
@@ -59,7 +95,12 @@ async fn filled(bucket: &TestBucket, site: &str) -> TestEdge {
 async fn found(edge: &TestEdge) -> Vec<&'static str> {
     let mut found = Vec::new();
     for path in PATHS {
-        if edge.get(path, &[("cache-control", "only-if-cached")]).await.status == 200 {
+        if edge
+            .get(path, &[("cache-control", "only-if-cached")])
+            .await
+            .status
+            == 200
+        {
             found.push(path);
         }
     }
@@ -100,7 +141,10 @@ async fn a_purge_takes_what_it_names_and_nothing_else() {
 async fn a_purge_takes_every_coding_under_every_name_of_the_site() {
     let bucket = TestBucket::start().await;
     bucket.put("a.js", "old ".repeat(1000), "max-age=600").await;
-    let edge = TestEdge::start_with(&bucket, "", "", |config| config.sites[0].hosts.push("alias.test".into())).await;
+    let edge = TestEdge::start_with(&bucket, "", "", |config| {
+        config.sites[0].hosts.push("alias.test".into())
+    })
+    .await;
     let codings = ["identity", "gzip", "br", "zstd"];
     for coding in codings {
         edge.get("/a.js", &[("accept-encoding", coding)]).await;
@@ -111,7 +155,9 @@ async fn a_purge_takes_every_coding_under_every_name_of_the_site() {
         for coding in codings {
             let mut client = edge.client().await;
             let only = [("accept-encoding", coding), ("cache-control", "only-if-cached")];
-            client.send(request("GET", "/a.js", &only).replace(HOST, host)).await;
+            client
+                .send(request("GET", "/a.js", &only).replace(HOST, host))
+                .await;
             assert_eq!(client.answer().await.status, 504, "{host} {coding}");
         }
     }
@@ -127,14 +173,25 @@ async fn a_url_purge_takes_every_query_of_the_path() {
     for query in ["", "?v=1", "?v=2"] {
         edge.get(&format!("/a.js{query}"), &[]).await;
     }
-    let one = Url { host: HOST.into(), path: "/a.js".into(), query: Some("v=1".into()) };
-    edge.purge(Purge { urls: vec![one], ..Purge::default() });
+    let one = Url {
+        host: HOST.into(),
+        path: "/a.js".into(),
+        query: Some("v=1".into()),
+    };
+    edge.purge(Purge {
+        urls: vec![one],
+        ..Purge::default()
+    });
     let only = [("cache-control", "only-if-cached")];
     assert_eq!(edge.get("/a.js?v=1", &only).await.status, 504);
     assert_eq!(edge.get("/a.js?v=2", &only).await.status, 200);
     edge.purge(by_url("/a.js"));
     for query in ["", "?v=1", "?v=2"] {
-        assert_eq!(edge.get(&format!("/a.js{query}"), &only).await.status, 504, "{query}");
+        assert_eq!(
+            edge.get(&format!("/a.js{query}"), &only).await.status,
+            504,
+            "{query}"
+        );
     }
     edge.stop().await;
 }
@@ -153,12 +210,26 @@ async fn what_is_purged_is_not_served_even_when_the_origin_is_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_soft_purge_makes_stale_and_the_origin_is_asked_for_changes_alone() {
     let bucket = TestBucket::start().await;
-    for purge in [by_url("/client/a.js"), by_tag("widget"), by_prefix("/client/"), by_host(HOST), everything()] {
+    for purge in [
+        by_url("/client/a.js"),
+        by_tag("widget"),
+        by_prefix("/client/"),
+        by_host(HOST),
+        everything(),
+    ] {
         let edge = filled(&bucket, "stale_while_revalidate = \"0s\"").await;
         edge.purge(softly(purge.clone()));
         let confirmed = edge.get("/client/a.js", &[]).await;
-        assert_eq!(status(&confirmed), "portico; fwd=stale; fwd-status=304; ttl=600; stored", "{purge:?}");
-        assert_eq!(status(&edge.get("/client/a.js", &[]).await), "portico; hit; ttl=600", "{purge:?}");
+        assert_eq!(
+            status(&confirmed),
+            "portico; fwd=stale; fwd-status=304; ttl=600; stored",
+            "{purge:?}"
+        );
+        assert_eq!(
+            status(&edge.get("/client/a.js", &[]).await),
+            "portico; hit; ttl=600",
+            "{purge:?}"
+        );
         edge.stop().await;
     }
 }
@@ -171,10 +242,18 @@ async fn what_is_softly_purged_is_served_while_it_is_revalidated_and_when_the_or
     bucket.fault(Rule::new(Fault::HoldUntil(barrier.clone())));
     edge.purge(softly(everything()));
     let stale = edge.get("/client/a.js", &[]).await;
-    assert!(status(&stale).ends_with("detail=stale-while-revalidate"), "{}", status(&stale));
+    assert!(
+        status(&stale).ends_with("detail=stale-while-revalidate"),
+        "{}",
+        status(&stale)
+    );
     barrier.release();
-    edge.until("the revalidation", || edge.exchange().cache().flights.is_empty()).await;
-    assert_eq!(status(&edge.get("/client/a.js", &[]).await), "portico; hit; ttl=600");
+    edge.until("the revalidation", || edge.exchange().cache().flights.is_empty())
+        .await;
+    assert_eq!(
+        status(&edge.get("/client/a.js", &[]).await),
+        "portico; hit; ttl=600"
+    );
     edge.stop().await;
 
     let edge = filled(&bucket, "stale_while_revalidate = \"0s\"").await;
@@ -182,7 +261,11 @@ async fn what_is_softly_purged_is_served_while_it_is_revalidated_and_when_the_or
     edge.purge(softly(everything()));
     let kept = edge.get("/client/a.js", &[]).await;
     assert_eq!(kept.status, 200);
-    assert!(status(&kept).starts_with("portico; fwd=stale; detail="), "{}", status(&kept));
+    assert!(
+        status(&kept).starts_with("portico; fwd=stale; detail="),
+        "{}",
+        status(&kept)
+    );
     edge.stop().await;
 }
 
@@ -237,14 +320,18 @@ async fn a_form_made_across_a_purge_is_not_found_after_it() {
     bucket.fault(Rule::new(Fault::HoldBodyUntil(200_000, barrier.clone())).times(1));
     let edge = TestEdge::start(&bucket, "").await;
     let mut before = edge.client().await;
-    before.send(request("GET", "/a.js", &[("accept-encoding", "br")])).await;
+    before
+        .send(request("GET", "/a.js", &[("accept-encoding", "br")]))
+        .await;
     barrier.arrived(1).await;
     bucket.put("a.js", "new ".repeat(100_000), "max-age=60").await;
     edge.purge(everything());
     barrier.release();
     before.answer().await;
     for coding in ["identity", "br"] {
-        let answer = edge.get("/a.js", &[("accept-encoding", coding), ("range", "bytes=0-2")]).await;
+        let answer = edge
+            .get("/a.js", &[("accept-encoding", coding), ("range", "bytes=0-2")])
+            .await;
         assert_eq!((answer.status, answer.text()), (206, "new"), "{coding}");
     }
     edge.stop().await;

@@ -52,7 +52,10 @@ impl Scripted {
 
 /// A 200 with these fields, each line ended by CRLF, and this body.
 pub(crate) fn ok(fields: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n{fields}\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n{fields}\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 

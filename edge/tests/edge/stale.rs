@@ -8,12 +8,15 @@ use crate::client::Answer;
 use crate::support::{TestBucket, TestEdge, all};
 
 /// No second chances, so that a failure costs no pause, and nothing stale while it is revalidated.
-const ONE_ATTEMPT: &str = "[origin.assets.timeouts]\nattempts = 1\nattempt = \"300ms\"\nread = \"300ms\"\noperation = \"1s\"\n";
+const ONE_ATTEMPT: &str =
+    "[origin.assets.timeouts]\nattempts = 1\nattempt = \"300ms\"\nread = \"300ms\"\noperation = \"1s\"\n";
 
 const FOREGROUND: &str = "stale_while_revalidate = \"0s\"";
 
 fn status(answer: &Answer) -> &str {
-    answer.field("cache-status").unwrap_or_else(|| panic!("no Cache-Status in {}", answer.head))
+    answer
+        .field("cache-status")
+        .unwrap_or_else(|| panic!("no Cache-Status in {}", answer.head))
 }
 
 /// A node with `a.js` stored and stale by one second.
@@ -35,12 +38,16 @@ async fn a_stale_response_is_served_at_once_while_one_fetch_runs_behind() {
     let answers = all((0..20).map(|_| edge.get("/a.js", &[])).collect()).await;
     for answer in &answers {
         assert_eq!(answer.text(), "old");
-        assert_eq!(status(answer), "portico; hit; ttl=-1; detail=stale-while-revalidate");
+        assert_eq!(
+            status(answer),
+            "portico; hit; ttl=-1; detail=stale-while-revalidate"
+        );
         assert_eq!(answer.field("age"), Some("61"));
     }
     bucket.until_asked("a.js", 2).await;
     barrier.release();
-    edge.until("the new one", || edge.exchange().cache().flights.is_empty()).await;
+    edge.until("the new one", || edge.exchange().cache().flights.is_empty())
+        .await;
     let answer = edge.get("/a.js", &[]).await;
     assert_eq!((answer.text(), status(&answer)), ("new", "portico; hit; ttl=60"));
     assert_eq!(bucket.asked("a.js").len(), 2);
@@ -53,12 +60,27 @@ async fn each_way_to_fail_is_answered_stale_and_named() {
     for (fault, reason) in [
         (Fault::Status(500, "InternalError".into()), "origin_status_5xx"),
         (Fault::SlowDown, "slow_down"),
-        (Fault::Status(403, "InvalidAccessKeyId".into()), "credentials_refused"),
-        (Fault::Status(403, "RequestTimeTooSkewed".into()), "credentials_refused"),
+        (
+            Fault::Status(403, "InvalidAccessKeyId".into()),
+            "credentials_refused",
+        ),
+        (
+            Fault::Status(403, "RequestTimeTooSkewed".into()),
+            "credentials_refused",
+        ),
         (Fault::Status(400, "ExpiredToken".into()), "credentials_refused"),
-        (Fault::Status(404, "NoSuchBucket".into()), "proxy_configuration_error"),
-        (Fault::Redirect(301, "http://169.254.169.254/".into()), "redirect_refused"),
-        (Fault::Redirect(307, "http://127.0.0.1:1/".into()), "redirect_refused"),
+        (
+            Fault::Status(404, "NoSuchBucket".into()),
+            "proxy_configuration_error",
+        ),
+        (
+            Fault::Redirect(301, "http://169.254.169.254/".into()),
+            "redirect_refused",
+        ),
+        (
+            Fault::Redirect(307, "http://127.0.0.1:1/".into()),
+            "redirect_refused",
+        ),
         (Fault::ResetBeforeHeaders, "connection_terminated"),
         (Fault::Garbage, "http_protocol_error"),
         (Fault::HangBeforeHeaders, "http_response_timeout"),
@@ -71,7 +93,11 @@ async fn each_way_to_fail_is_answered_stale_and_named() {
         bucket.fault(Rule::new(fault).key("a.js"));
         let answer = edge.get("/a.js", &[]).await;
         assert_eq!((answer.status, answer.text()), (200, "old"), "{name}");
-        assert_eq!(status(&answer), format!("portico; fwd=stale; detail={reason}"), "{name}");
+        assert_eq!(
+            status(&answer),
+            format!("portico; fwd=stale; detail={reason}"),
+            "{name}"
+        );
         assert_eq!(answer.field("age"), Some("61"), "{name}");
         edge.stop().await;
     }
@@ -80,7 +106,12 @@ async fn each_way_to_fail_is_answered_stale_and_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_body_that_breaks_leaves_the_old_one_in_place() {
     let bucket = TestBucket::start().await;
-    for fault in [Fault::TruncateAfter(1000), Fault::ResetAfter(1000), Fault::FlipByte(3), Fault::StallAfter(1000)] {
+    for fault in [
+        Fault::TruncateAfter(1000),
+        Fault::ResetAfter(1000),
+        Fault::FlipByte(3),
+        Fault::StallAfter(1000),
+    ] {
         bucket.faults().clear();
         let edge = with_a_stale_script(&bucket, FOREGROUND).await;
         bucket.put("a.js", "n".repeat(2000), "max-age=60").await;
@@ -88,7 +119,11 @@ async fn a_new_body_that_breaks_leaves_the_old_one_in_place() {
         bucket.fault(Rule::new(fault).key("a.js"));
         let answer = edge.get("/a.js", &[]).await;
         assert_eq!((answer.status, answer.text()), (200, "old"), "{name}");
-        assert_eq!(status(&answer), "portico; fwd=stale; detail=http_response_incomplete", "{name}");
+        assert_eq!(
+            status(&answer),
+            "portico; fwd=stale; detail=http_response_incomplete",
+            "{name}"
+        );
         bucket.faults().clear();
         let again = || async { edge.get("/a.js", &[]).await.text().len() == 2000 };
         let recovered = async { while !again().await {} };
@@ -104,7 +139,11 @@ async fn nobody_listening_is_answered_stale() {
     bucket.stop().await;
     let answer = edge.get("/a.js", &[]).await;
     assert_eq!((answer.status, answer.text()), (200, "old"));
-    assert!(status(&answer).starts_with("portico; fwd=stale; detail=connection_"), "{}", status(&answer));
+    assert!(
+        status(&answer).starts_with("portico; fwd=stale; detail=connection_"),
+        "{}",
+        status(&answer)
+    );
     edge.stop().await;
 }
 
@@ -117,13 +156,20 @@ async fn an_origin_that_hangs_costs_one_client_a_bounded_wait_and_the_others_non
     edge.clock.advance(Duration::from_secs(61));
     bucket.fault(Rule::new(Fault::HangBeforeHeaders).key("a.js"));
     let first = edge.get("/a.js", &[]).await;
-    assert_eq!((first.text(), status(&first)), ("old", "portico; fwd=stale; detail=http_response_timeout"));
+    assert_eq!(
+        (first.text(), status(&first)),
+        ("old", "portico; fwd=stale; detail=http_response_timeout")
+    );
     // The fetch goes on for seconds. Were each to wait for it, this would take as many.
     let others = async {
         for _ in 0..50 {
             let answer = edge.get("/a.js", &[]).await;
             assert_eq!(answer.text(), "old");
-            assert!(status(&answer).contains("; detail=http_response_timeout"), "{}", status(&answer));
+            assert!(
+                status(&answer).contains("; detail=http_response_timeout"),
+                "{}",
+                status(&answer)
+            );
         }
     };
     crate::client::soon("stale answers without a wait", others).await;
@@ -134,7 +180,11 @@ async fn an_origin_that_hangs_costs_one_client_a_bounded_wait_and_the_others_non
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_was_cached_is_served_for_a_day_while_no_bucket_answers() {
     let bucket = TestBucket::start().await;
-    for (key, cache_control) in [("silent.js", ""), ("short.js", "max-age=1"), ("long.js", "public, max-age=600")] {
+    for (key, cache_control) in [
+        ("silent.js", ""),
+        ("short.js", "max-age=1"),
+        ("long.js", "public, max-age=600"),
+    ] {
         bucket.put(key, key, cache_control).await;
     }
     bucket.put("s.js", "s.js", "must-revalidate, max-age=1").await;
@@ -148,10 +198,17 @@ async fn whatever_was_cached_is_served_for_a_day_while_no_bucket_answers() {
         for key in ["silent.js", "short.js", "long.js"] {
             let answer = edge.get(&format!("/{key}"), &[]).await;
             assert_eq!((answer.status, answer.text()), (200, key));
-            assert!(status(&answer).starts_with("portico; fwd=stale; detail="), "{}", status(&answer));
+            assert!(
+                status(&answer).starts_with("portico; fwd=stale; detail="),
+                "{}",
+                status(&answer)
+            );
         }
     }
-    assert!((500..600).contains(&edge.get("/s.js", &[]).await.status), "must-revalidate is obeyed");
+    assert!(
+        (500..600).contains(&edge.get("/s.js", &[]).await.status),
+        "must-revalidate is obeyed"
+    );
     assert!((500..600).contains(&edge.get("/never.js", &[]).await.status));
     edge.clock.advance(Duration::from_secs(2 * 3600));
     let over = edge.get("/short.js", &[]).await;
@@ -177,8 +234,16 @@ async fn without_anything_stale_a_failure_says_when_to_come_back() {
         assert_eq!(answer.status, expected, "{name}");
         assert_eq!(answer.field("cache-control"), Some("no-store"), "{name}");
         assert!(answer.field("retry-after").is_some(), "{name}");
-        assert_eq!(answer.field("content-type"), Some("text/javascript; charset=utf-8"), "{name}");
-        assert!(status(&answer).starts_with("portico; fwd=uri-miss; detail="), "{}", status(&answer));
+        assert_eq!(
+            answer.field("content-type"),
+            Some("text/javascript; charset=utf-8"),
+            "{name}"
+        );
+        assert!(
+            status(&answer).starts_with("portico; fwd=uri-miss; detail="),
+            "{}",
+            status(&answer)
+        );
         assert_eq!(edge.exchange().cache().memory.entries(), 0);
         edge.stop().await;
     }
@@ -192,7 +257,10 @@ async fn a_strict_site_serves_nothing_stale_that_was_not_allowed() {
     edge.get("/b.js", &[]).await;
     bucket.fault(Rule::new(Fault::Status(500, "InternalError".into())));
     let refused = edge.get("/a.js", &[]).await;
-    assert_eq!((refused.status, status(&refused)), (502, "portico; fwd=stale; detail=origin_status_5xx"));
+    assert_eq!(
+        (refused.status, status(&refused)),
+        (502, "portico; fwd=stale; detail=origin_status_5xx")
+    );
     edge.clock.advance(Duration::from_secs(100));
     assert_eq!(edge.get("/b.js", &[]).await.text(), "b", "its own word allows it");
     edge.stop().await;
@@ -201,13 +269,20 @@ async fn a_strict_site_serves_nothing_stale_that_was_not_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_its_window_a_stale_response_is_not_served() {
     let bucket = TestBucket::start().await;
-    let edge = with_a_stale_script(&bucket, "stale_while_revalidate = \"0s\"\nstale_if_error = \"100s\"").await;
+    let edge = with_a_stale_script(
+        &bucket,
+        "stale_while_revalidate = \"0s\"\nstale_if_error = \"100s\"",
+    )
+    .await;
     bucket.fault(Rule::new(Fault::Status(500, "InternalError".into())));
     edge.clock.advance(Duration::from_secs(90));
     assert_eq!(edge.get("/a.js", &[]).await.status, 200);
     edge.clock.advance(Duration::from_secs(20));
     let over = edge.get("/a.js", &[]).await;
-    assert_eq!((over.status, over.field("cache-control")), (502, Some("no-store")));
+    assert_eq!(
+        (over.status, over.field("cache-control")),
+        (502, Some("no-store"))
+    );
     assert!(over.field("retry-after").is_some());
     edge.stop().await;
 }
@@ -217,11 +292,16 @@ async fn a_failure_is_held_so_that_a_broken_origin_is_not_asked_by_each_client()
     let bucket = TestBucket::start().await;
     let edge = with_a_stale_script(&bucket, FOREGROUND).await;
     bucket.fault(Rule::new(Fault::Status(500, "InternalError".into())));
-    let (stale, cold): (Vec<_>, Vec<_>) = (0..100).map(|_| (edge.get("/a.js", &[]), edge.get("/cold.js", &[]))).unzip();
+    let (stale, cold): (Vec<_>, Vec<_>) = (0..100)
+        .map(|_| (edge.get("/a.js", &[]), edge.get("/cold.js", &[])))
+        .unzip();
     let (stale, cold) = tokio::join!(all(stale), all(cold));
     assert!(stale.iter().all(|answer| answer.status == 200));
     assert!(cold.iter().all(|answer| answer.status == 502));
-    assert!(bucket.asked("a.js").len() <= 3, "one fill, and at most two that failed");
+    assert!(
+        bucket.asked("a.js").len() <= 3,
+        "one fill, and at most two that failed"
+    );
     assert!(bucket.asked("cold.js").len() <= 2);
     edge.stop().await;
 }

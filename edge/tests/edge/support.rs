@@ -248,14 +248,23 @@ fn text(bucket: SocketAddr, site: &str, tables: &str) -> String {
 
 /// All of `futures`, concurrently.
 pub(crate) async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut futures: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    let mut futures: Vec<_> = futures
+        .into_iter()
+        .map(|future| (Box::pin(future), None))
+        .collect();
     std::future::poll_fn(|cx| {
         for (future, output) in &mut futures {
-            if output.is_none() && let std::task::Poll::Ready(ready) = future.as_mut().poll(cx) {
+            if output.is_none()
+                && let std::task::Poll::Ready(ready) = future.as_mut().poll(cx)
+            {
                 *output = Some(ready);
             }
         }
-        if futures.iter().all(|(_, output)| output.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if futures.iter().all(|(_, output)| output.is_some()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     futures.into_iter().filter_map(|(_, output)| output).collect()
