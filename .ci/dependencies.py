@@ -35,11 +35,14 @@ def graph(targets):
     found = {}
     for target in targets:
         command = ["cargo", "tree", "--locked", "--workspace", "--edges", "all", "--target", target, "--prefix", "none",
-                   "--format", "{p}\t{l}\t{r}"]
+                   "--format", "{p}\t{l}"]
         done = subprocess.run(command, cwd=TOP, check=True, stdout=subprocess.PIPE, text=True)
-        for line in filter(None, done.stdout.splitlines()):
-            package, licence, _ = line.split("\t")
+        for line in done.stdout.splitlines():
+            package, tab, licence = line.partition("\t")
+            if not tab:
+                continue  # a heading: [build-dependencies]
             name, version, *place = package.split()
+            licence = licence.removesuffix(" (*)")
             found[name, version] = {"name": name, "version": version, "license": licence, "place": " ".join(place)}
     return list(found.values())
 
