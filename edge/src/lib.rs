@@ -57,9 +57,9 @@ pub mod representation;
 
 pub mod fields;
 
-pub mod config;
-
 pub mod telemetry;
+
+pub mod config;
 
 pub mod drain;
 

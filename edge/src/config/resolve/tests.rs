@@ -1,3 +1,5 @@
+//! What each key means, and what is said about each mistake.
+
 use std::path::Path;
 
 use super::*;

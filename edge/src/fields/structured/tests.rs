@@ -1,3 +1,5 @@
+//! Structured fields as RFC 9651 reads and writes them.
+
 use proptest::prelude::*;
 
 use super::*;

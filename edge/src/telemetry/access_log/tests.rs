@@ -1,3 +1,5 @@
+//! Lines of the access log, and what happens when nobody takes them.
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
 
