@@ -323,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_after_one_that_lost_patience_knows() {
-        let (table, now) = (Table::default(), Epochs::default().now());
+        let (table, now) = (Flights::default(), Epochs::default().now());
         let (first, _leader) = table.enter(&key(), now);
         assert!(!table.enter(&key(), now).0.is_slow());
         first.lose_patience();
