@@ -174,6 +174,17 @@ impl<H, S, E> Leader<H, S, E> {
         self.progress.send_replace(Progress::Arriving(head));
     }
 
+    /// Takes the flight out of the table: who comes from now on does not join it. Those who wait for it still land.
+    pub fn leave(&self) {
+        let mut table = lock(&self.table);
+        if table
+            .get(&self.key)
+            .is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
+        {
+            table.remove(&self.key);
+        }
+    }
+
     /// The answer is for the request that began the flight; the others fetch alone. `false` when that one is gone.
     pub fn own(mut self, head: H) -> bool {
         let taken = self.own.take().is_some_and(|own| own.send(head).is_ok());
@@ -202,13 +213,7 @@ impl<H, S, E> Drop for Leader<H, S, E> {
             }
             silent
         });
-        let mut table = lock(&self.table);
-        if table
-            .get(&self.key)
-            .is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
-        {
-            table.remove(&self.key);
-        }
+        self.leave();
     }
 }
 
@@ -318,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_after_one_that_lost_patience_knows() {
-        let (table, now) = (Table::default(), Epochs::default().now());
+        let (table, now) = (Flights::default(), Epochs::default().now());
         let (first, _leader) = table.enter(&key(), now);
         assert!(!table.enter(&key(), now).0.is_slow());
         first.lose_patience();

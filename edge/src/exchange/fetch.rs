@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::Exchange;
+use super::incoming::Incoming;
 use super::intake::{self, Provenance};
 use super::lookup::Stale;
 use super::message::Request;
@@ -18,7 +19,7 @@ use crate::cache::key::Key;
 use crate::cache::policy::freshness::Times;
 use crate::cache::policy::storability::NotStored;
 use crate::cache::policy::validation;
-use crate::cache::store::{Head, StoredResponse};
+use crate::cache::store::{Head, Reservation, StoredResponse};
 use crate::origin::{self, Answer, Ask, AskedRange, Condition, Origin};
 use crate::site::Site;
 
@@ -80,11 +81,6 @@ impl Arriving {
             false
         };
         tokio::time::timeout(patience, broken).await.unwrap_or(false)
-    }
-
-    /// Whether its start is still there for those who come now: not, once it outgrew what may be kept.
-    fn can_be_joined(&self) -> bool {
-        self.not_stored.is_none() && self.joiner.join().is_some()
     }
 }
 
@@ -182,7 +178,7 @@ impl Exchange {
         });
     }
 
-    async fn lead(&self, order: Order, mut leader: Leading) {
+    async fn lead(&self, order: Order, leader: Leading) {
         let asked = self.clock.now();
         let answer = order.origin.fetch(order.ask()).await;
         let times = Times {
@@ -190,13 +186,7 @@ impl Exchange {
             response: self.clock.now(),
         };
         match answer {
-            Err(error) => {
-                leader.failed(Arc::new(error));
-                tokio::select! {
-                    () = tokio::time::sleep(FAILURE_HELD) => {}
-                    () = self.drain.begun() => {}
-                }
-            }
+            Err(error) => self.hold_failure(leader, error).await,
             Ok(answer) => match (&order.stored, answer.status) {
                 (Some(stored), StatusCode::NOT_MODIFIED) => {
                     let source = Arc::clone(&answer.source);
@@ -223,15 +213,28 @@ impl Exchange {
         }
     }
 
+    /// Tells of a failure, and keeps the flight for a moment, so that those who come next learn of it too.
+    async fn hold_failure(&self, mut leader: Leading, error: origin::Error) {
+        leader.failed(Arc::new(error));
+        tokio::select! {
+            () = tokio::time::sleep(FAILURE_HELD) => {}
+            () = self.drain.begun() => {}
+        }
+    }
+
     /// Takes a new response in: announces its head, then passes its body on, and stores it when it came whole.
     async fn receive(&self, order: Order, answer: Answer, times: Times, mut leader: Leading) {
         let Answer {
             status,
             headers,
             length,
-            mut body,
+            body,
             source,
         } = answer;
+        let (mut body, length) = match Incoming::open(body, length, &self.cache.budget).await {
+            Ok(opened) => opened,
+            Err(error) => return self.hold_failure(leader, error).await,
+        };
         let id = self.next_id();
         let from = Provenance {
             id,
@@ -241,24 +244,12 @@ impl Exchange {
         };
         let judged = intake::judge(&order, status, headers, length, from);
         let head = Arc::new(judged.head);
-        let allowance = match judged.verdict {
-            Ok(()) if length.is_none_or(|length| length <= self.cache.object_bytes_max) => self
-                .cache
-                .budget
-                .reserve(length.unwrap_or(0), self.cache.object_bytes_max),
-            _ => None,
-        };
-        let not_stored = match judged.verdict {
-            Err(why) => Some(why),
-            Ok(()) if allowance.is_some() => None,
-            Ok(()) if length.is_some_and(|length| length > self.cache.object_bytes_max) => {
-                Some(NotStored::TooLarge)
-            }
-            Ok(()) => Some(NotStored::OverBudget),
-        };
+        let allowance = judged.verdict.and_then(|()| self.allowance(length));
+        let not_stored = allowance.as_ref().err().copied();
         if let Some(why) = not_stored {
             self.metrics().not_stored.inc(why);
         }
+        let allowance = allowance.ok();
         let (mut writer, joiner) = inflight::open(length, allowance);
         let own = not_stored.and_then(|_| joiner.join());
         let arriving = Arc::new(Arriving {
@@ -268,50 +259,62 @@ impl Exchange {
             joiner,
             own: Mutex::new(own),
         });
-        if not_stored.is_none() && matches!(body, origin::Body::Empty) {
+        if not_stored.is_some() {
+            if leader.own(arriving) {
+                match pump(&mut body, &mut writer).await {
+                    Ok(()) => writer.finish(),
+                    Err(why) => writer.fail(why),
+                }
+            }
+            return;
+        }
+        if length == Some(0) {
             // There is nothing to wait for: it is stored before anybody is told.
-            self.keep(&order, &head, writer);
+            self.keep(&order, &head, &leader, writer);
             leader.arriving(arriving);
             return;
         }
         // The leader of a kept body stays in the table until the body is stored, so that nobody asks for it again.
-        let _leader = if not_stored.is_some() {
-            if !leader.own(arriving) {
-                return;
+        leader.arriving(arriving);
+        match pump(&mut body, &mut writer).await {
+            Ok(()) => self.keep(&order, &head, &leader, writer),
+            Err(why) => {
+                leader.leave();
+                writer.fail(why);
             }
-            None
-        } else {
-            leader.arriving(arriving);
-            Some(leader)
-        };
-        if let Err(why) = pump(&mut body, &mut writer).await {
-            writer.fail(why);
-            return;
-        }
-        if not_stored.is_none() {
-            self.keep(&order, &head, writer);
-        } else {
-            writer.finish();
         }
     }
 
-    /// Stores a body that has come, if it is all there, and then ends it for those who follow it.
-    fn keep(&self, order: &Order, head: &Arc<Head>, writer: Writer) {
-        match writer.whole() {
-            Ok(Some(whole)) => {
-                let stored = StoredResponse::new(Arc::clone(head), intake::own_form(head, whole));
-                self.cache.memory.insert(&order.key, Arc::new(stored));
-                self.metrics().stored.inc();
-                writer.finish();
-            }
-            Ok(None) => writer.finish(),
+    /// What may be kept of a body of this length, or why nothing.
+    fn allowance(&self, length: Option<u64>) -> Result<Reservation, NotStored> {
+        let length = length
+            .filter(|length| *length <= self.cache.object_bytes_max)
+            .ok_or(NotStored::TooLarge)?;
+        self.cache
+            .budget
+            .reserve(length, length)
+            .ok_or(NotStored::OverBudget)
+    }
+
+    /// Stores a body that has come, if it is all there, and then ends it for those who follow it: whoever sees its end
+    /// finds it stored, and no flight to join.
+    fn keep(&self, order: &Order, head: &Arc<Head>, leader: &Leading, writer: Writer) {
+        let whole = writer.whole();
+        if let Ok(Some(whole)) = &whole {
+            let stored = StoredResponse::new(Arc::clone(head), intake::own_form(head, whole.clone()));
+            self.cache.memory.insert(&order.key, Arc::new(stored));
+            self.metrics().stored.inc();
+        }
+        leader.leave();
+        match whole {
+            Ok(_) => writer.finish(),
             Err(why) => writer.fail(why),
         }
     }
 }
 
 /// Passes a body on until its end; ends early, and well, when nobody wants it any more.
-async fn pump(body: &mut origin::Body, writer: &mut Writer) -> Result<(), Broken> {
+async fn pump(body: &mut Incoming, writer: &mut Writer) -> Result<(), Broken> {
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk.map_err(|error| {
             tracing::warn!(%error, written = writer.written(), "the origin's body broke");
@@ -335,9 +338,7 @@ fn settle(
             .is_none_or(|vary| vary.matches(&request.headers))
     };
     match landing {
-        Landing::Arriving(arriving) => {
-            (suits(&arriving.head) && arriving.can_be_joined()).then_some(Fetched::Arriving(arriving))
-        }
+        Landing::Arriving(arriving) => suits(&arriving.head).then_some(Fetched::Arriving(arriving)),
         Landing::Own(arriving) => Some(Fetched::Arriving(arriving)),
         Landing::Stored(stored) => suits(&stored.head).then_some(Fetched::Stored(stored)),
         Landing::Failed(error) => Some(Fetched::Failed(error)),

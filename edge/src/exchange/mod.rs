@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod fetch;
+mod incoming;
 pub mod intake;
 pub mod lookup;
 pub mod message;

@@ -488,7 +488,7 @@ async fn what_does_not_gain_from_coding_is_left_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_large_misses_at_once_are_all_right() {
     let bucket = TestBucket::start().await;
-    let content = script(100_000);
+    let content = script(66_000);
     for number in 0..200 {
         bucket
             .put(&format!("{number}.js"), content.clone(), "max-age=60")
@@ -557,5 +557,50 @@ async fn a_form_made_while_its_response_is_confirmed_carries_the_new_fields() {
         assert_eq!(answer.field("cache-control"), Some("max-age=90"), "{coding}");
         assert!(decoded(&answer) == script(20_000));
     }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_in_the_making_are_bounded_and_the_others_get_what_there_is() {
+    const OBJECTS: usize = 270;
+    let bucket = TestBucket::start().await;
+    let (content, barrier) = (script(2_000), Barrier::new());
+    for number in 0..OBJECTS {
+        bucket
+            .put(&format!("{number}.js"), content.clone(), "max-age=60")
+            .await;
+    }
+    bucket.fault(Rule::new(Fault::HoldBodyUntil(1_000, barrier.clone())));
+    let edge = TestEdge::start_with(&bucket, "", "[cache]\nrecode_budget = 0", |_| {}).await;
+    let paths: Vec<_> = (0..OBJECTS).map(|number| format!("/{number}.js")).collect();
+    let accepted = |number: usize| {
+        if number.is_multiple_of(2) {
+            "br"
+        } else {
+            "br, identity;q=0"
+        }
+    };
+    let clients = paths.iter().enumerate().map(|(number, path)| {
+        let fields = [("accept-encoding", accepted(number))];
+        let edge = &edge;
+        async move { edge.get(path, &fields).await }
+    });
+    let clients = all(clients.collect());
+    let release = async {
+        barrier.arrived(OBJECTS).await;
+        edge.until("the bound", || edge.metric("edge_forms_skipped_total") == 14)
+            .await;
+        barrier.release();
+    };
+    let (answers, ()) = tokio::join!(clients, release);
+    for (number, answer) in answers.iter().enumerate() {
+        match (answer.status, answer.field("content-encoding")) {
+            (200, Some("br")) => assert!(decoded(answer) == content),
+            (200, None) => assert!(answer.body == content && accepted(number) == "br"),
+            (503, _) => assert!(accepted(number) != "br" && answer.field("retry-after").is_some()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(edge.metric("edge_forms_made_total"), 256);
     edge.stop().await;
 }

@@ -434,7 +434,7 @@ async fn transport_security_is_said_over_tls_alone() {
     let bucket = TestBucket::start().await;
     bucket.put("a.js", "x", "max-age=60").await;
     let folder = tempfile::tempdir().unwrap();
-    let now = std::time::SystemTime::from(edge::clock::Clock::real().now().to_system_time());
+    let now = edge::clock::Clock::real().now().to_system_time();
     let ca = certs::DevCa::open_or_create(folder.path(), now).unwrap();
     let pair = ca.issue(&["localhost".into()], &[], now).unwrap();
     let edge = TestEdge::start_with(&bucket, "hsts = \"365d\"", "", |config| {

@@ -151,41 +151,44 @@ async fn connection_cannot_take_fields_away_that_matter() {
     edge.stop().await;
 }
 
+/// Paths that different software reads differently.
+const REFUSED: &[&str] = &[
+    "/..",
+    "/../secret",
+    "/x/../secret",
+    "/x/./secret",
+    "/./secret",
+    "/x/..",
+    "/%2e%2e/secret",
+    "/x/%2e%2E/secret",
+    "/x/.%2e/secret",
+    "/%2e/secret",
+    "/..%2fsecret",
+    "/x%2f..%2fsecret",
+    "/x%2fsecret",
+    "/x%5csecret",
+    "/x\\secret",
+    "/..\\secret",
+    "/a%00.js",
+    "/a.js%00.css",
+    "/a%0d%0ax",
+    "/a%7fb",
+    "/%c0%ae%c0%ae/secret",
+    "/%e0%80%ae/secret",
+    "/%ff",
+    "/%",
+    "/%4",
+    "/%zz",
+    "/%u002e",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_is_refused_or_names_exactly_one_object() {
     let bucket = TestBucket::start().await;
     bucket.put("secret", "secret", "max-age=60").await;
     bucket.put("a.js", "script", "max-age=60").await;
     let edge = TestEdge::start(&bucket, "").await;
-    for path in [
-        "/..",
-        "/../secret",
-        "/x/../secret",
-        "/x/./secret",
-        "/./secret",
-        "/x/..",
-        "/%2e%2e/secret",
-        "/x/%2e%2E/secret",
-        "/x/.%2e/secret",
-        "/%2e/secret",
-        "/..%2fsecret",
-        "/x%2f..%2fsecret",
-        "/x%2fsecret",
-        "/x%5csecret",
-        "/x\\secret",
-        "/..\\secret",
-        "/a%00.js",
-        "/a.js%00.css",
-        "/a%0d%0ax",
-        "/a%7fb",
-        "/%c0%ae%c0%ae/secret",
-        "/%e0%80%ae/secret",
-        "/%ff",
-        "/%",
-        "/%4",
-        "/%zz",
-        "/%u002e",
-    ] {
+    for path in REFUSED {
         let answer = edge.get(path, &[]).await;
         assert_eq!(
             (answer.status, answer.field("cache-control")),
@@ -267,14 +270,12 @@ async fn the_query_takes_part_as_the_site_says_and_never_reaches_the_bucket() {
             let answer = edge.get(&format!("/a.js{query}"), &[]).await;
             assert!(!is_hit(&answer), "{site} {query}");
         }
-        assert!(
-            bucket
-                .log()
-                .iter()
-                .all(|seen| !seen.query.contains(['v', 'a', 'b'])),
-            "{:?}",
-            bucket.log()
-        );
+        for seen in bucket.log() {
+            assert_eq!(
+                seen.query, "x-id=GetObject",
+                "nothing but what the SDK says of itself"
+            );
+        }
         edge.stop().await;
     }
 }

@@ -142,7 +142,7 @@ async fn a_purge_takes_every_coding_under_every_name_of_the_site() {
     let bucket = TestBucket::start().await;
     bucket.put("a.js", "old ".repeat(1000), "max-age=600").await;
     let edge = TestEdge::start_with(&bucket, "", "", |config| {
-        config.sites[0].hosts.push("alias.test".into())
+        config.sites[0].hosts.push("alias.test".into());
     })
     .await;
     let codings = ["identity", "gzip", "br", "zstd"];

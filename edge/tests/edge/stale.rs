@@ -107,10 +107,10 @@ async fn each_way_to_fail_is_answered_stale_and_named() {
 async fn a_new_body_that_breaks_leaves_the_old_one_in_place() {
     let bucket = TestBucket::start().await;
     for fault in [
-        Fault::TruncateAfter(1000),
-        Fault::ResetAfter(1000),
+        Fault::TruncateAfter(100),
+        Fault::ResetAfter(100),
         Fault::FlipByte(3),
-        Fault::StallAfter(1000),
+        Fault::StallAfter(100),
     ] {
         bucket.faults().clear();
         let edge = with_a_stale_script(&bucket, FOREGROUND).await;
@@ -199,7 +199,7 @@ async fn whatever_was_cached_is_served_for_a_day_while_no_bucket_answers() {
             let answer = edge.get(&format!("/{key}"), &[]).await;
             assert_eq!((answer.status, answer.text()), (200, key));
             assert!(
-                status(&answer).starts_with("portico; fwd=stale; detail="),
+                status(&answer).starts_with("portico; fwd=stale; "),
                 "{}",
                 status(&answer)
             );

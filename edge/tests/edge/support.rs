@@ -2,13 +2,12 @@
 //! that is moved by hand.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use edge::cache::epoch::Purge;
 use edge::cache::key::Key;
-use edge::clock::{Clock, Timestamp};
+use edge::clock::Clock;
 use edge::config::{self, Config, Credentials, OriginKind, Secret};
 use edge::exchange::Exchange;
 use edge::http::Kind;
@@ -111,7 +110,7 @@ pub(crate) struct TestEdge {
     pub(crate) node: Node,
     pub(crate) clock: Clock,
     plain: SocketAddr,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl TestEdge {
@@ -139,7 +138,7 @@ impl TestEdge {
             };
         }
         change(&mut config);
-        let clock = Clock::manual(Timestamp::from(std::time::SystemTime::now()));
+        let clock = Clock::manual(Clock::real().now());
         let node = Node::start(config, None, clock.clone(), tokio::runtime::Handle::current()).unwrap();
         let plain = node
             .addresses()
@@ -151,18 +150,8 @@ impl TestEdge {
             node,
             clock,
             plain,
-            dir,
+            _dir: dir,
         }
-    }
-
-    /// Where the plain listener is.
-    pub(crate) fn plain(&self) -> SocketAddr {
-        self.plain
-    }
-
-    /// A folder of the node's own.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     pub(crate) fn exchange(&self) -> &Arc<Exchange> {

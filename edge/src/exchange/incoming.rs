@@ -1,0 +1,55 @@
+//! A body on its way in. One that comes without a length is read ahead a little, so that small ones have a length after
+//! all and are kept like any other; a large one is known for what it is before anybody is promised a place at its start.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::cache::store::Budget;
+use crate::origin::{self, Error};
+
+/// How much of a body without a length is read before its head goes on.
+const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A body, and how much of it was read already.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    begun: VecDeque<Bytes>,
+    body: origin::Body,
+}
+
+impl Incoming {
+    /// The body, and its length: the announced one, or what there was of it. Without either it is too long to be known,
+    /// or there is no room in `budget` to find out.
+    pub(super) async fn open(
+        mut body: origin::Body,
+        length: Option<u64>,
+        budget: &Budget,
+    ) -> Result<(Self, Option<u64>), Error> {
+        let mut begun = VecDeque::new();
+        if length.is_some() || matches!(body, origin::Body::Empty) {
+            return Ok((Self { begun, body }, Some(length.unwrap_or(0))));
+        }
+        let ahead = AHEAD_BYTES_MAX.min(budget.capacity() / 4);
+        let Some(_room) = budget.reserve(ahead, ahead) else {
+            return Ok((Self { begun, body }, None));
+        };
+        let mut read = 0;
+        while read < ahead {
+            let Some(chunk) = body.chunk().await.transpose()? else {
+                return Ok((Self { begun, body }, Some(read)));
+            };
+            read += chunk.len() as u64;
+            begun.push_back(chunk);
+        }
+        Ok((Self { begun, body }, None))
+    }
+
+    /// The next chunk; `None` at a clean end.
+    pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
+        match self.begun.pop_front() {
+            Some(chunk) => Some(Ok(chunk)),
+            None => self.body.chunk().await,
+        }
+    }
+}
