@@ -6,6 +6,7 @@
 //! last also when the leader is dropped without a word.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
@@ -53,6 +54,7 @@ impl<H: Clone, S: Clone, E: Clone> Clone for Progress<H, S, E> {
 #[derive(Debug)]
 struct Flight<H, S, E> {
     position: Position,
+    slow: Arc<AtomicBool>,
     progress: watch::Receiver<Progress<H, S, E>>,
 }
 
@@ -60,6 +62,8 @@ struct Flight<H, S, E> {
 #[derive(Debug)]
 pub struct Follower<H, S, E> {
     progress: watch::Receiver<Progress<H, S, E>>,
+    /// Whether somebody lost patience with the flight.
+    slow: Arc<AtomicBool>,
     /// What the first request gets when the answer is for it alone.
     own: Option<oneshot::Receiver<H>>,
 }
@@ -114,6 +118,7 @@ impl<H: Clone, S: Clone, E: Clone> Collapse<H, S, E> {
             return (
                 Follower {
                     progress: flight.progress.clone(),
+                    slow: Arc::clone(&flight.slow),
                     own: None,
                 },
                 None,
@@ -128,10 +133,12 @@ impl<H: Clone, S: Clone, E: Clone> Collapse<H, S, E> {
     pub fn alone(&self, key: &Key, now: Position) -> (Follower<H, S, E>, Leader<H, S, E>) {
         let (sender, receiver) = watch::channel(Progress::Asked);
         let (own_sender, own_receiver) = oneshot::channel();
+        let slow = Arc::<AtomicBool>::default();
         let leader = Leader {
             key: key.clone(),
             flight: Arc::new(Flight {
                 position: now,
+                slow: Arc::clone(&slow),
                 progress: receiver.clone(),
             }),
             progress: sender,
@@ -142,6 +149,7 @@ impl<H: Clone, S: Clone, E: Clone> Collapse<H, S, E> {
         (
             Follower {
                 progress: receiver,
+                slow,
                 own: Some(own_receiver),
             },
             leader,
@@ -208,6 +216,16 @@ impl<H: Clone, S: Clone, E: Clone> Follower<H, S, E> {
     /// Whether this is the request that began the flight.
     pub fn is_first(&self) -> bool {
         self.own.is_some()
+    }
+
+    /// Notes that the flight takes its time, for those who come later.
+    pub fn lose_patience(&self) {
+        self.slow.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waited for the flight in vain already.
+    pub fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
     }
 
     /// Waits for the flight's outcome. Cancel-safe: it may be called again.
@@ -296,6 +314,15 @@ mod tests {
         assert!(matches!(late.land().await, Landing::Failed("down")));
         drop(leader);
         assert!(table.enter(&key(), now).1.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_comes_after_one_that_lost_patience_knows() {
+        let (table, now) = (Table::default(), Epochs::default().now());
+        let (first, _leader) = table.enter(&key(), now);
+        assert!(!table.enter(&key(), now).0.is_slow());
+        first.lose_patience();
+        assert!(table.enter(&key(), now).0.is_slow());
     }
 
     #[tokio::test]

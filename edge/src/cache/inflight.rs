@@ -1,8 +1,10 @@
 //! A body that is still arriving: one writer, many readers, each at its own place.
 //!
 //! While the body fits its allowance every chunk is kept, so that a reader may join at any time, a slow reader slows
-//! nobody, and the whole can be stored at the end. A body that outgrows the allowance becomes a *stream past*: chunks
-//! are dropped once every reader has them, nobody can join any more, and the writer waits for the slowest reader.
+//! nobody, and the whole can be stored at the end. The last bytes are given out only then, so that whoever has them all
+//! finds the body stored; and those who still read go on with the stored bytes, so that a slow reader holds no
+//! allowance. A body that outgrows its allowance becomes a *stream past*: chunks are dropped once every reader has them,
+//! nobody can join any more, and the writer waits for the slowest reader.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +46,7 @@ struct State {
     dropped: usize,
     /// Bytes written so far.
     written: u64,
-    /// The chunks in one piece, once they have been asked for: readers go on with the chunks.
+    /// The chunks in one piece, once they have been asked for.
     whole: Bytes,
     end: End,
     /// Bytes that may be kept; `None` once the body is a stream past.
@@ -160,6 +162,9 @@ impl Writer {
     pub fn finish(self) {
         let mut state = self.0.lock();
         let complete = self.0.length.is_none_or(|length| length == state.written);
+        if complete {
+            state.share_whole();
+        }
         state.close(if complete {
             End::Whole
         } else {
@@ -245,7 +250,8 @@ impl Reader {
             if self.left == Some(0) {
                 return Poll::Ready(None);
             }
-            let next = std::task::ready!(self.shared.lock().poll_chunk(self.slot, cx));
+            let length = self.shared.length;
+            let next = std::task::ready!(self.shared.lock().poll_chunk(self.slot, length, cx));
             let Some(Ok(mut chunk)) = next else {
                 return Poll::Ready(next);
             };
@@ -280,14 +286,23 @@ impl Drop for Reader {
 }
 
 impl State {
-    fn poll_chunk(&mut self, slot: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+    fn poll_chunk(
+        &mut self,
+        slot: usize,
+        length: Option<u64>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Broken>>> {
         let (dropped, end) = (self.dropped, self.end);
+        let to_be_stored = self.allowance.is_some() && end == End::Open && length == Some(self.written);
+        let given_out =
+            self.dropped + self.chunks.len() - usize::from(to_be_stored && !self.chunks.is_empty());
         let Some(Some(place)) = self.readers.get_mut(slot) else {
             return Poll::Ready(Some(Err(Broken::Abandoned)));
         };
         let next = place
             .next
             .checked_sub(dropped)
+            .filter(|_| place.next < given_out)
             .and_then(|at| self.chunks.get(at))
             .cloned();
         let Some(chunk) = next else {
@@ -321,6 +336,18 @@ impl State {
         }
         self.forget_what_all_have();
         self.wake_readers();
+    }
+
+    /// Puts slices of the whole, which is stored by now, in the place of the chunks, and gives the allowance back.
+    fn share_whole(&mut self) {
+        let mut whole = std::mem::take(&mut self.whole);
+        if self.allowance.is_none() || whole.len() as u64 != self.written {
+            return;
+        }
+        for chunk in &mut self.chunks {
+            *chunk = whole.split_to(chunk.len());
+        }
+        self.allowance = None;
     }
 
     fn close(&mut self, end: End) {
@@ -410,6 +437,33 @@ mod tests {
         assert_eq!(drained(early).await.unwrap(), b"abcdef");
         assert_eq!(drained(late).await.unwrap(), b"abcdef");
         assert_eq!(drained(joiner.join().unwrap()).await.unwrap(), b"abcdef");
+    }
+
+    #[tokio::test]
+    async fn the_last_bytes_wait_for_the_body_to_be_stored() {
+        let (mut writer, joiner) = kept(Some(6));
+        let mut reader = joiner.join().unwrap();
+        writer.write(Bytes::from_static(b"abc")).await;
+        writer.write(Bytes::from_static(b"def")).await;
+        assert_eq!(reader.chunk().await.unwrap().unwrap(), "abc");
+        let early = tokio::time::timeout(std::time::Duration::from_millis(20), reader.chunk()).await;
+        assert!(early.is_err(), "it is not stored yet");
+        writer.whole().unwrap();
+        writer.finish();
+        assert_eq!(drained(reader).await.unwrap(), b"def");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_of_a_stored_body_holds_no_allowance() {
+        let budget = Budget::new(100);
+        let (mut writer, joiner) = open(Some(6), budget.reserve(6, 6));
+        let slow = joiner.join().unwrap();
+        writer.write(Bytes::from_static(b"abc")).await;
+        writer.write(Bytes::from_static(b"def")).await;
+        let stored = writer.whole().unwrap().unwrap();
+        writer.finish();
+        assert_eq!((budget.used(), stored), (0, Bytes::from_static(b"abcdef")));
+        assert_eq!(drained(slow).await.unwrap(), b"abcdef");
     }
 
     #[tokio::test]

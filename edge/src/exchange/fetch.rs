@@ -62,6 +62,30 @@ impl Arriving {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
         own.or_else(|| self.joiner.join())
     }
+
+    /// Whether the body turns out broken within `patience`. Only a body that is kept anyway is waited for.
+    pub async fn breaks_within(&self, patience: Duration) -> bool {
+        if self.not_stored.is_some() || self.length.is_none() {
+            return false;
+        }
+        let Some(mut reader) = self.joiner.join() else {
+            return false;
+        };
+        let broken = async {
+            while let Some(chunk) = reader.chunk().await {
+                if chunk.is_err() {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::time::timeout(patience, broken).await.unwrap_or(false)
+    }
+
+    /// Whether its start is still there for those who come now: not, once it outgrew what may be kept.
+    fn can_be_joined(&self) -> bool {
+        self.not_stored.is_none() && self.joiner.join().is_some()
+    }
 }
 
 pub(super) type Flights =
@@ -93,7 +117,7 @@ pub struct Outcome {
 
 impl Exchange {
     /// Asks the origin through the collapse table, and waits for the outcome: as long as the origin may take, or only
-    /// `patience` when something stale stands by.
+    /// `patience` when something stale stands by. Where one has waited in vain already, those after it do not wait.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         order: Order,
@@ -102,12 +126,18 @@ impl Exchange {
     ) -> Outcome {
         let mut following = self.begin(order.clone());
         let collapsed = !following.is_first();
-        let patience = stale.filter(|stale| stale.on_error).map(|_| self.patience);
+        let patience = if following.is_slow() {
+            Duration::ZERO
+        } else {
+            self.patience
+        };
+        let patience = stale.filter(|stale| stale.on_error).map(|_| patience);
         let landing = match patience {
             None => following.land().await,
             Some(patience) => match tokio::time::timeout(patience, following.land()).await {
                 Ok(landing) => landing,
                 Err(_) => {
+                    following.lose_patience();
                     return Outcome {
                         fetched: Fetched::Slow,
                         collapsed,
@@ -176,8 +206,16 @@ impl Exchange {
                         times,
                         position: leader.position,
                     };
-                    let freshened = Arc::new(intake::freshened(stored, &order, &answer, from));
-                    self.cache.memory.insert(&order.key, Arc::clone(&freshened));
+                    let (freshened, verdict) = intake::freshened(stored, &order, &answer, from);
+                    let freshened = Arc::new(freshened);
+                    match verdict {
+                        Ok(()) => self.cache.memory.insert(&order.key, Arc::clone(&freshened)),
+                        // RFC 9111 section 4.3.4: what is confirmed may have been forbidden to store meanwhile.
+                        Err(why) => {
+                            self.metrics().not_stored.inc(why);
+                            self.cache.memory.remove(&order.key);
+                        }
+                    }
                     leader.stored(freshened);
                 }
                 _ => self.receive(order, answer, times, leader).await,
@@ -230,6 +268,12 @@ impl Exchange {
             joiner,
             own: Mutex::new(own),
         });
+        if not_stored.is_none() && matches!(body, origin::Body::Empty) {
+            // There is nothing to wait for: it is stored before anybody is told.
+            self.keep(&order, &head, writer);
+            leader.arriving(arriving);
+            return;
+        }
         // The leader of a kept body stays in the table until the body is stored, so that nobody asks for it again.
         let _leader = if not_stored.is_some() {
             if !leader.own(arriving) {
@@ -244,14 +288,23 @@ impl Exchange {
             writer.fail(why);
             return;
         }
+        if not_stored.is_none() {
+            self.keep(&order, &head, writer);
+        } else {
+            writer.finish();
+        }
+    }
+
+    /// Stores a body that has come, if it is all there, and then ends it for those who follow it.
+    fn keep(&self, order: &Order, head: &Arc<Head>, writer: Writer) {
         match writer.whole() {
-            Ok(Some(whole)) if not_stored.is_none() => {
-                let stored = StoredResponse::new(Arc::clone(&head), intake::own_form(&head, whole));
+            Ok(Some(whole)) => {
+                let stored = StoredResponse::new(Arc::clone(head), intake::own_form(head, whole));
                 self.cache.memory.insert(&order.key, Arc::new(stored));
                 self.metrics().stored.inc();
                 writer.finish();
             }
-            Ok(_) => writer.finish(),
+            Ok(None) => writer.finish(),
             Err(why) => writer.fail(why),
         }
     }
@@ -282,12 +335,19 @@ fn settle(
             .is_none_or(|vary| vary.matches(&request.headers))
     };
     match landing {
-        Landing::Arriving(arriving) => suits(&arriving.head).then_some(Fetched::Arriving(arriving)),
+        Landing::Arriving(arriving) => {
+            (suits(&arriving.head) && arriving.can_be_joined()).then_some(Fetched::Arriving(arriving))
+        }
         Landing::Own(arriving) => Some(Fetched::Arriving(arriving)),
         Landing::Stored(stored) => suits(&stored.head).then_some(Fetched::Stored(stored)),
         Landing::Failed(error) => Some(Fetched::Failed(error)),
         Landing::Alone => None,
     }
+}
+
+/// What is said of a new body that broke while something stale is served.
+pub(super) fn broken() -> origin::Error {
+    origin::Error::new(origin::error::Kind::HttpResponseIncomplete, "the body broke")
 }
 
 /// What is said of an origin that takes its time while something stale is served.

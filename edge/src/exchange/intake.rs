@@ -120,23 +120,25 @@ pub fn judge(
     Judged { head, verdict }
 }
 
-/// `stored` after the origin confirmed it with a 304 (RFC 9111 3.2, 4.3.4). Its forms stay, their fields are made anew.
+/// `stored` after the origin confirmed it with a 304 (RFC 9111 3.2, 4.3.4), and whether it may stay stored. Its forms
+/// stay, their fields are made anew.
 pub fn freshened(
     stored: &StoredResponse,
     order: &Order,
     answer: &Answer,
     from: Provenance,
-) -> StoredResponse {
+) -> (StoredResponse, Result<(), NotStored>) {
     let headers = validation::freshen(&stored.head.origin_fields, &answer.headers);
     let length = stored.own_form().map(|form| form.body.len() as u64);
-    let head = Arc::new(judge(order, stored.head.status, headers, length, from).head);
+    let Judged { head, verdict } = judge(order, stored.head.status, headers, length, from);
+    let head = Arc::new(head);
     let form = |old: &Arc<Form>| {
         let mut form = form(&head, old.coding, old.suffix, old.body.clone());
         form.improvable = old.improvable;
         Arc::new(form)
     };
     let forms = stored.forms.iter().map(form).collect();
-    StoredResponse::with_forms(head, forms)
+    (StoredResponse::with_forms(head, forms), verdict)
 }
 
 /// The form as the origin keeps it.

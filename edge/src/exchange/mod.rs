@@ -337,8 +337,9 @@ impl Exchange {
         match came.fetched {
             Fetched::Stored(stored) => {
                 let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
+                let is_kept = self.cache.memory.find(&routed.key).is_some();
                 let status = Status {
-                    handling: forwarded.to(Some(304), true, Some(ttl)),
+                    handling: forwarded.to(Some(304), is_kept, Some(ttl)),
                     detail: None,
                 };
                 self.respond(
@@ -351,6 +352,13 @@ impl Exchange {
                 .await
             }
             Fetched::Arriving(arriving) => {
+                // With something stale at hand, a new body is sent on once it is known not to break.
+                let stands_by = stale.as_ref().is_some_and(|stale| stale.on_error);
+                if stands_by && arriving.breaks_within(self.patience).await {
+                    return self
+                        .fall_back(request, routed, stale, forwarded, &fetch::broken())
+                        .await;
+                }
                 let arriving = match asked_range(&request, &arriving) {
                     Some(range) => self.fetch_range(order, range, &request, arriving).await,
                     None => arriving,
@@ -398,7 +406,14 @@ impl Exchange {
         error: &origin::Error,
     ) -> Response {
         let Some(stale) = stale.filter(|stale| stale.on_error) else {
-            return self.fail(request, Some(&routed.site), Failure::from_origin(error));
+            let mut response = self.fail(request, Some(&routed.site), Failure::from_origin(error));
+            let status = Status {
+                handling: forwarded.to(None, false, None),
+                detail: Some(Detail::OriginFailed(error.kind.token())),
+            };
+            let status = status.write(&routed.routes.name);
+            response.headers.insert(respond::CACHE_STATUS, status);
+            return response;
         };
         let detail = Some(Detail::StaleOnError(error.kind.token()));
         let status = Status {
@@ -493,16 +508,14 @@ impl Exchange {
     fn fail(&self, request: Request, site: Option<&Arc<Site>>, failure: Failure) -> Response {
         let status = failure.status();
         let embeds = site.is_some_and(|site| site.settings().preset == crate::config::Preset::Embed);
-        let mut fields = failure.fields(if embeds { "GET, HEAD, OPTIONS" } else { "GET, HEAD" });
         let path = request.target.path();
+        let mut fields = HeaderMap::with_capacity(12);
         if let Some(site) = site {
-            fields.extend(
-                site.rule(path)
-                    .fields(request.scheme == Scheme::Https)
-                    .iter()
-                    .cloned(),
-            );
+            let rule = site.rule(path).fields(request.scheme == Scheme::Https);
+            fields.extend(rule.iter().cloned());
         }
+        // These come last: what a rule says of caching is not said of failures.
+        fields.extend(failure.fields(if embeds { "GET, HEAD, OPTIONS" } else { "GET, HEAD" }));
         let body = error::fill(&mut fields, status, path);
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let routes = self.routes.load();
@@ -582,6 +595,10 @@ fn order(request: &Request, routed: &Routed, stored: Option<Arc<StoredResponse>>
 /// The single range that `request` asks of a body too large to be kept: the origin is asked for that alone.
 fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
     if arriving.not_stored != Some(NotStored::TooLarge) || request.method != Method::GET {
+        return None;
+    }
+    // A part of one coding is of no use to a client that has to be given another.
+    if !respond::takes_own(&request.headers, &arriving.head) {
         return None;
     }
     let asked = request.headers.get(RANGE)?;

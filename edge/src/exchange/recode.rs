@@ -235,14 +235,18 @@ impl Job {
     /// Puts the form beside the origin's own before its end is announced, and asks for a better one.
     fn keep(&self, writer: Writer) {
         if let Ok(Some(body)) = writer.whole() {
-            let mut form = intake::form(&self.head, self.coding, suffix(self.coding), body);
-            form.improvable = self.coding != Coding::Identity;
+            let improvable = self.coding != Coding::Identity;
+            // The response may have been freshened meanwhile: its fields are taken as they are now.
             self.exchange
                 .cache
                 .memory
-                .update(&self.key, self.head.id, |stored| stored.with_form(form.clone()));
+                .update(&self.key, self.head.id, |stored| {
+                    let mut form = intake::form(&stored.head, self.coding, suffix(self.coding), body.clone());
+                    form.improvable = improvable;
+                    stored.with_form(form)
+                });
             self.exchange.metrics().forms_made.inc();
-            if form.improvable {
+            if improvable {
                 let improvement = Improvement {
                     key: self.key.clone(),
                     id: self.head.id,
@@ -347,21 +351,14 @@ impl Improvement {
             rest(exchange.clock.now().since(began), share);
         }
         body.extend_from_slice(&encoder.finish()?);
-        let better = (body.len() < fast.body.len()).then(|| {
-            intake::form(
-                &stored.head,
-                self.coding,
-                self.coding.suffix(Quality::Best),
-                body.freeze(),
-            )
+        let (suffix, body) = if body.len() < fast.body.len() {
+            (self.coding.suffix(Quality::Best), body.freeze())
+        } else {
+            (fast.suffix, fast.body.clone())
+        };
+        exchange.cache.memory.update(&self.key, self.id, |stored| {
+            stored.with_form(intake::form(&stored.head, self.coding, suffix, body.clone()))
         });
-        let mut settled = Form::clone(fast);
-        settled.improvable = false;
-        let settled = better.unwrap_or(settled);
-        exchange
-            .cache
-            .memory
-            .update(&self.key, self.id, |stored| stored.with_form(settled.clone()));
         Ok(())
     }
 }

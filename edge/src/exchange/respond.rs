@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, DATE, ETAG, IF_RANGE, RANGE, VIA,
+    ACCEPT_ENCODING, ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, IF_RANGE, RANGE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -98,7 +98,7 @@ impl Exchange {
                 Err(failure) => return self.fail(request, Some(&routed.site), failure),
             },
         };
-        self.finish_fields(&mut answer.fields, &request, routed, &head, status, outcome);
+        self.finish_fields(&mut answer, &request, routed, &head, status, outcome);
         let head_only = request.method == Method::HEAD;
         let mut record = Record::new(
             &self.sinks,
@@ -217,7 +217,7 @@ impl Exchange {
     /// The fields that each answer gets anew, and those of the site.
     fn finish_fields(
         &self,
-        fields: &mut HeaderMap,
+        answer: &mut Answer,
         request: &Request,
         routed: &Routed,
         head: &Head,
@@ -228,9 +228,10 @@ impl Exchange {
         let age = freshness::current_age(head.initial_age, head.response_time, now).as_secs();
         // RFC 9111 section 5.1: an Age says that this was not made for the client just now.
         if age > 0 || !matches!(outcome, Outcome::Miss | Outcome::Collapsed) {
-            fields.insert(AGE, HeaderValue::from(age));
+            answer.fields.insert(AGE, HeaderValue::from(age));
         }
-        self.dress(fields, routed, request.scheme);
+        self.dress(answer, routed, request.scheme);
+        let fields = &mut answer.fields;
         fields.insert(CACHE_STATUS, status.write(&routed.routes.name));
         if routed.site.settings().x_cache {
             fields.insert(
@@ -244,15 +245,19 @@ impl Exchange {
     }
 
     /// The fields of the site and of this node.
-    pub(super) fn dress(&self, fields: &mut HeaderMap, routed: &Routed, scheme: Scheme) {
-        for (name, value) in routed
-            .site
-            .rule(routed.key.path())
-            .fields(scheme == Scheme::Https)
-        {
-            fields.insert(name.clone(), value.clone());
+    fn dress(&self, answer: &mut Answer, routed: &Routed, scheme: Scheme) {
+        let rule = routed.site.rule(routed.key.path());
+        // What a rule says of caching is said of content, not of a 404 in its place.
+        let is_content = matches!(
+            answer.status,
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        for (name, value) in rule.fields(scheme == Scheme::Https) {
+            if is_content || name != CACHE_CONTROL {
+                answer.fields.insert(name.clone(), value.clone());
+            }
         }
-        fields.insert(VIA, routed.routes.via.clone());
+        answer.fields.insert(VIA, routed.routes.via.clone());
     }
 }
 
@@ -363,7 +368,7 @@ fn plan_decoded(accepted: AcceptEncoding, subject: &Subject) -> Plan {
 }
 
 /// Whether the client takes the form that the origin keeps.
-fn takes_own(request: &HeaderMap, head: &Head) -> bool {
+pub(super) fn takes_own(request: &HeaderMap, head: &Head) -> bool {
     AcceptEncoding::parse(request.get_all(ACCEPT_ENCODING)).accepts(head.coding)
 }
 

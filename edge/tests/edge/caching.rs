@@ -20,7 +20,7 @@ async fn the_first_request_is_a_miss_and_the_second_a_hit() {
         first.field("cache-status"),
         Some("portico; fwd=uri-miss; fwd-status=200; stored")
     );
-    edge.clock.advance(Duration::from_secs(10));
+    edge.advance(&bucket, Duration::from_secs(10));
     let second = edge.get("/a.js", &[]).await;
     assert_eq!(second.text(), "alert(1);");
     assert_eq!(second.field("cache-status"), Some("portico; hit; ttl=50"));
@@ -192,7 +192,7 @@ async fn the_sites_lifetimes_set_bound_and_fill_in() {
     let bucket = TestBucket::start().await;
     let site = "ttl_default = \"20s\"\nttl_min = \"10s\"\nttl_max = \"100s\"\n\
                 [[site.rule]]\npath = \"/rule/*\"\nttl = \"33s\"\n\
-                [[site.rule]]\npath = \"/exact.js\"\nttl_max = \"5s\"\n";
+                [[site.rule]]\npath = \"/exact.js\"\nttl_max = \"12s\"\n";
     let edge = TestEdge::start(&bucket, site).await;
     for (key, cache_control, expected) in [
         ("silent", "", 20),
@@ -201,7 +201,7 @@ async fn the_sites_lifetimes_set_bound_and_fill_in() {
         ("within", "max-age=50", 50),
         ("rule/a", "max-age=1000", 33),
         ("rule/b", "", 33),
-        ("exact.js", "max-age=50", 5),
+        ("exact.js", "max-age=50", 12),
     ] {
         bucket.put(key, "x", cache_control).await;
         let path = format!("/{key}");
@@ -229,7 +229,7 @@ async fn a_missing_object_is_missing_for_ten_seconds_and_then_found() {
     assert_eq!(first.status, 404);
     assert_eq!(status(&first), "portico; fwd=uri-miss; fwd-status=404; stored");
     bucket.put("late.js", "now", "max-age=60").await;
-    edge.clock.advance(Duration::from_secs(9));
+    edge.advance(&bucket, Duration::from_secs(9));
     let held = edge.get("/late.js", &[]).await;
     assert_eq!(
         (held.status, status(&held)),
@@ -239,7 +239,7 @@ async fn a_missing_object_is_missing_for_ten_seconds_and_then_found() {
         (&held.body, held.field("content-type")),
         (&first.body, first.field("content-type"))
     );
-    edge.clock.advance(Duration::from_secs(2));
+    edge.advance(&bucket, Duration::from_secs(2));
     let found = edge.get("/late.js", &[]).await;
     assert_eq!((found.status, found.text()), (200, "now"), "{}", status(&found));
     assert_eq!(ttl(&edge.get("/late.js", &[]).await), 60);
@@ -254,7 +254,7 @@ async fn an_object_that_is_deleted_is_gone_once_its_time_is_over() {
     edge.get("/a.js", &[]).await;
     bucket.delete("a.js").await;
     assert_eq!(edge.get("/a.js", &[]).await.status, 200);
-    edge.clock.advance(Duration::from_secs(61));
+    edge.advance(&bucket, Duration::from_secs(61));
     let gone = edge.get("/a.js", &[]).await;
     assert_eq!(
         (gone.status, status(&gone)),
@@ -269,7 +269,7 @@ async fn a_stale_response_that_did_not_change_is_confirmed_and_fresh_again() {
     bucket.put("a.js", "x".repeat(1000), "max-age=60").await;
     let edge = TestEdge::start(&bucket, "stale_while_revalidate = \"0s\"").await;
     let first = edge.get("/a.js", &[]).await;
-    edge.clock.advance(Duration::from_secs(61));
+    edge.advance(&bucket, Duration::from_secs(61));
     let again = edge.get("/a.js", &[]).await;
     assert_eq!(
         status(&again),
@@ -282,7 +282,7 @@ async fn a_stale_response_that_did_not_change_is_confirmed_and_fresh_again() {
         (asked[1].if_none_match.as_deref(), asked[1].status),
         (first.field("etag"), Some(304))
     );
-    edge.clock.advance(Duration::from_secs(10));
+    edge.advance(&bucket, Duration::from_secs(10));
     assert_eq!(ttl(&edge.get("/a.js", &[]).await), 50);
     edge.stop().await;
 }
@@ -294,7 +294,7 @@ async fn a_stale_response_that_changed_is_replaced() {
     let edge = TestEdge::start(&bucket, "stale_while_revalidate = \"0s\"").await;
     let one = edge.get("/a.js", &[]).await;
     bucket.put("a.js", "two", "max-age=30").await;
-    edge.clock.advance(Duration::from_secs(61));
+    edge.advance(&bucket, Duration::from_secs(61));
     let two = edge.get("/a.js", &[]).await;
     assert_eq!(
         (two.text(), status(&two)),
@@ -312,7 +312,7 @@ async fn a_confirmation_that_forbids_storing_ends_the_storing() {
     let edge = TestEdge::start(&bucket, "stale_while_revalidate = \"0s\"").await;
     edge.get("/a.js", &[]).await;
     bucket.put("a.js", "same", "no-store").await;
-    edge.clock.advance(Duration::from_secs(61));
+    edge.advance(&bucket, Duration::from_secs(61));
     let confirmed = edge.get("/a.js", &[]).await;
     assert_eq!((confirmed.status, confirmed.text()), (200, "same"));
     assert!(!status(&confirmed).contains("stored"), "{}", status(&confirmed));
@@ -646,7 +646,6 @@ async fn errors_of_one_client_are_never_cached_for_others() {
         ("GET", &[("range", "bytes=99-")], 416),
         ("GET", &[("range", "bytes=a-b")], 200),
         ("GET", &[("if-match", "\"no\"")], 412),
-        ("GET", &[("accept-encoding", "*;q=0")], 406),
         ("GET", &[("expect", "nonsense")], 417),
     ] {
         edge.exchange().cache().memory.remove(&edge.key("/a.js"));

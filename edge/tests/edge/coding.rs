@@ -550,7 +550,7 @@ async fn a_form_made_while_its_response_is_confirmed_carries_the_new_fields() {
     .await;
     edge.get("/a.js", &[("accept-encoding", "br")]).await;
     bucket.put("a.js", script(20_000), "max-age=90").await;
-    edge.clock.advance(std::time::Duration::from_secs(61));
+    edge.advance(&bucket, std::time::Duration::from_secs(61));
     edge.get("/a.js", &[]).await;
     for coding in ["br", "gzip", "identity"] {
         let answer = edge.get("/a.js", &[("accept-encoding", coding)]).await;

@@ -298,7 +298,7 @@ async fn a_confirmation_that_a_purge_overtook_does_not_bring_the_old_body_back()
     bucket.put("a.js", "old", "max-age=60").await;
     let edge = TestEdge::start(&bucket, "stale_while_revalidate = \"0s\"").await;
     edge.get("/a.js", &[]).await;
-    edge.clock.advance(Duration::from_secs(61));
+    edge.advance(&bucket, Duration::from_secs(61));
     let barrier = Barrier::new();
     bucket.fault(Rule::new(Fault::HoldUntil(barrier.clone())).times(1));
     let mut before = edge.client().await;

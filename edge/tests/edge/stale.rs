@@ -24,7 +24,7 @@ async fn with_a_stale_script(bucket: &TestBucket, site: &str) -> TestEdge {
     bucket.put("a.js", "old", "max-age=60").await;
     let edge = TestEdge::start_with(bucket, site, ONE_ATTEMPT, |_| {}).await;
     assert_eq!(edge.get("/a.js", &[]).await.text(), "old");
-    edge.clock.advance(Duration::from_secs(61));
+    edge.advance(bucket, Duration::from_secs(61));
     edge
 }
 
@@ -153,7 +153,7 @@ async fn an_origin_that_hangs_costs_one_client_a_bounded_wait_and_the_others_non
     bucket.put("a.js", "old", "max-age=60").await;
     let edge = TestEdge::start(&bucket, FOREGROUND).await;
     edge.get("/a.js", &[]).await;
-    edge.clock.advance(Duration::from_secs(61));
+    edge.advance(&bucket, Duration::from_secs(61));
     bucket.fault(Rule::new(Fault::HangBeforeHeaders).key("a.js"));
     let first = edge.get("/a.js", &[]).await;
     assert_eq!(
@@ -261,7 +261,7 @@ async fn a_strict_site_serves_nothing_stale_that_was_not_allowed() {
         (refused.status, status(&refused)),
         (502, "portico; fwd=stale; detail=origin_status_5xx")
     );
-    edge.clock.advance(Duration::from_secs(100));
+    edge.advance(&bucket, Duration::from_secs(100));
     assert_eq!(edge.get("/b.js", &[]).await.text(), "b", "its own word allows it");
     edge.stop().await;
 }
@@ -275,9 +275,9 @@ async fn beyond_its_window_a_stale_response_is_not_served() {
     )
     .await;
     bucket.fault(Rule::new(Fault::Status(500, "InternalError".into())));
-    edge.clock.advance(Duration::from_secs(90));
+    edge.advance(&bucket, Duration::from_secs(90));
     assert_eq!(edge.get("/a.js", &[]).await.status, 200);
-    edge.clock.advance(Duration::from_secs(20));
+    edge.advance(&bucket, Duration::from_secs(20));
     let over = edge.get("/a.js", &[]).await;
     assert_eq!(
         (over.status, over.field("cache-control")),

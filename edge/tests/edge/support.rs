@@ -13,7 +13,7 @@ use edge::config::{self, Config, Credentials, OriginKind, Secret};
 use edge::exchange::Exchange;
 use edge::http::Kind;
 use edge::server::Node;
-use origin_sync::bucket::{self, Faults, Meta, Rule, RuleId, Seen};
+use origin_sync::bucket::{self, Fault, Faults, Meta, Rule, RuleId, Seen};
 use tempfile::TempDir;
 
 use crate::client::{Answer, TestClient, soon};
@@ -192,6 +192,13 @@ impl TestEdge {
     /// Purges; when it returns, nothing that was purged is found.
     pub(crate) fn purge(&self, purge: Purge) {
         self.exchange().cache().epochs.purge(&purge);
+    }
+
+    /// Moves the clock, and that of the bucket with it: a `Date` from the past would make its answers old.
+    pub(crate) fn advance(&self, bucket: &TestBucket, time: Duration) {
+        self.clock.advance(time);
+        let ahead = self.clock.now().since(Clock::real().now());
+        bucket.fault(Rule::new(Fault::ClockAhead(ahead)));
     }
 
     /// The key of a path of the site.

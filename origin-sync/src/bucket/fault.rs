@@ -34,6 +34,9 @@ pub enum Fault {
     ResetBeforeHeaders,
     /// Bytes that are not HTTP instead of an answer.
     Garbage,
+    /// Its clock is ahead by this: the answer's `Date` lies in the future.
+    #[serde(rename = "clock_ahead_ms", with = "milliseconds")]
+    ClockAhead(Duration),
     /// Another entity tag than the object has.
     WrongEtag,
     /// As many bytes of header fields that nobody asked for.

@@ -221,7 +221,9 @@ impl Pen {
 fn head(status: StatusCode, headers: &HeaderMap, length: u64, is_sound: bool, padding: usize) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or("Unknown");
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-    head.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(now())).as_bytes());
+    if !headers.contains_key(header::DATE) {
+        head.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(now())).as_bytes());
+    }
     let framing = [
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,

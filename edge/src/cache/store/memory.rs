@@ -70,6 +70,13 @@ impl Memory {
     pub fn insert(&self, key: &Key, response: Arc<StoredResponse>) {
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
+            let overtaken = |old: &Arc<StoredResponse>| {
+                replaces(&response, old) && old.head.position > response.head.position
+            };
+            // A fetch that a purge overtook does not push out what was fetched after that purge.
+            if let Some(held) = held.as_ref().filter(|held| held.variants().iter().any(overtaken)) {
+                return held.clone();
+            }
             let kept = held
                 .iter()
                 .flat_map(|entry| entry.variants())
