@@ -32,7 +32,8 @@ def main():
             welcome += line
             if "Ctrl-C" in line:
                 break
-        tally.check("Portico is up" in welcome, "the demo starts")
+        if not tally.check("Portico is up" in welcome, "the demo starts, on the ports that README.md names"):
+            return tally.close()
         tried = re.findall(r"^ +(curl .*)$", welcome, re.MULTILINE)
         tally.check(len(tried) == 3, "the demo names three commands to try")
         for command in tried:
@@ -41,6 +42,9 @@ def main():
             for command in re.sub(r"\\\n\s*", "", block).splitlines():
                 if command.strip() and not command.startswith("#"):
                     run(tally, command)
+        metrics = subprocess.run(["curl", "-s", "http://127.0.0.1:9180/metrics"], capture_output=True, text=True).stdout
+        for name in sorted(set(re.findall(r"`(edge_\w+[a-z])`", readme))):
+            tally.check(f"# HELP {name} " in metrics, f"README.md names a metric that there is: {name}")
     finally:
         giving_up.cancel()
         # cargo hands a signal of its own to nobody: its child is asked.

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Drain(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// As `begun`, for those who look at each request: the token takes a lock.
+    draining: AtomicBool,
     begun: CancellationToken,
     ended: CancellationToken,
     tasks: TaskTracker,
@@ -62,11 +64,12 @@ impl Drain {
 
     /// Whether a drain has begun.
     pub fn is_draining(&self) -> bool {
-        self.0.begun.is_cancelled()
+        self.0.draining.load(Ordering::Relaxed)
     }
 
     /// Begins the drain. Tasks see it through [`Drain::begun`].
     pub fn begin(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
         self.0.begun.cancel();
     }
 

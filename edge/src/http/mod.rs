@@ -145,7 +145,7 @@ impl<A: Answer> Door<A> {
         let pulse = Pulse::new(protocol);
         let _gone = Gone(&pulse);
         watchdog.watch(&pulse);
-        if self.0.drain.is_draining() {
+        if protocol == Protocol::H2 && self.0.drain.is_draining() {
             pulse.decide(Verdict::Wind(Closed::Drain));
         }
         let limits = &self.0.limits;

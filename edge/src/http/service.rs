@@ -83,7 +83,8 @@ impl<A: Answer> Visit<A> {
             self.pulse.want_linger();
         }
         let mut response = outgoing(response, head_only, under_way);
-        if last && version <= Version::HTTP_11 {
+        // In a drain each connection is told to go with the next answer; HTTP/2 is told by GOAWAY.
+        if (last || self.drain.is_draining()) && version <= Version::HTTP_11 {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));

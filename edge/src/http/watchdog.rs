@@ -17,6 +17,9 @@ use crate::drain::Drain;
 /// How long a connection that is told to wind down may stay without a request under way, at most.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a quiet HTTP/1 connection is kept when a drain begins, for a request that may be on its way.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// How long the client's last bytes are waited for.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -104,6 +107,7 @@ struct Deadlines {
     idle: u32,
     write_stall: u32,
     grace: u32,
+    farewell: u32,
     linger: u32,
 }
 
@@ -122,6 +126,7 @@ impl Deadlines {
             idle: ticks(limits.idle),
             write_stall: ticks(limits.write_stall),
             grace: ticks(GRACE.min(limits.header)),
+            farewell: ticks(FAREWELL.min(limits.header)),
             linger: ticks(LINGER.min(limits.header)),
         }
     }
@@ -140,6 +145,7 @@ struct Chart {
     /// The tick that first saw bytes after that.
     head_began: Option<u32>,
     wound: Option<u32>,
+    drain_began: Option<u32>,
     linger_began: Option<u32>,
 }
 
@@ -166,11 +172,19 @@ impl Chart {
         {
             return Some(verdict);
         }
-        if draining && self.wound.is_none() {
+        (draining && self.wound.is_none() && self.judge_drain(signs, protocol, deadlines, now)).then(|| {
             self.wound = Some(now);
-            return Some(Verdict::Wind(Closed::Drain));
-        }
-        None
+            Verdict::Wind(Closed::Drain)
+        })
+    }
+
+    /// Whether a drain winds the connection down now. GOAWAY can be sent at any time. HTTP/1 has only the next answer to
+    /// say it with: closing right away would fail a request that is already on its way here, so a quiet connection is
+    /// let wait for one first.
+    fn judge_drain(&mut self, signs: Signs, protocol: Protocol, deadlines: &Deadlines, now: u32) -> bool {
+        let began = *self.drain_began.get_or_insert(now);
+        let quiet = now - began.max(self.progress) >= deadlines.farewell;
+        protocol == Protocol::H2 || (signs.under_way == 0 && quiet)
     }
 
     /// A connection with nothing under way.
@@ -366,17 +380,22 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_winds_down_busy_connections_too() {
+    fn a_drain_tells_http2_at_once_and_lets_a_quiet_http1_connection_ask_once_more() {
         let busy = |_| Signs {
             requests: 1,
             under_way: 1,
             on_us: 1,
             ..Signs::default()
         };
-        assert_eq!(
-            first(Protocol::H1, 7, busy),
-            Some((7, Verdict::Wind(Closed::Drain)))
-        );
+        let quiet = |_| Signs {
+            requests: 1,
+            ..Signs::default()
+        };
+        let wound = |tick| Some((tick, Verdict::Wind(Closed::Drain)));
+        let farewell = deadlines().farewell;
+        assert_eq!(first(Protocol::H2, 7, busy), wound(7));
+        assert_eq!(first(Protocol::H1, 7, busy), None);
+        assert_eq!(first(Protocol::H1, 7, quiet), wound(7 + farewell));
     }
 
     #[test]
