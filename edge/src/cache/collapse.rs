@@ -187,6 +187,7 @@ impl<H, S, E> Leader<H, S, E> {
 
     /// The answer is for the request that began the flight; the others fetch alone. `false` when that one is gone.
     pub fn own(mut self, head: H) -> bool {
+        self.leave();
         let taken = self.own.take().is_some_and(|own| own.send(head).is_ok());
         self.progress.send_replace(Progress::Alone);
         taken
@@ -194,6 +195,7 @@ impl<H, S, E> Leader<H, S, E> {
 
     /// The answer is stored.
     pub fn stored(self, stored: S) {
+        self.leave();
         self.progress.send_replace(Progress::Stored(stored));
     }
 

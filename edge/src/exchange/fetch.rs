@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use super::Exchange;
 use super::incoming::Incoming;
 use super::intake::{self, Provenance};
-use super::lookup::Stale;
+use super::lookup::{self, Stale};
 use super::message::Request;
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
@@ -166,9 +166,29 @@ impl Exchange {
     pub(super) fn begin(self: &Arc<Self>, order: Order) -> Following {
         let (following, leader) = self.cache.flights.enter(&order.key, self.cache.epochs.now());
         if let Some(leader) = leader {
-            self.launch(order, leader);
+            match self.stored_meanwhile(&order, &leader) {
+                Some(stored) => leader.stored(stored),
+                None => self.launch(order, leader),
+            }
         }
         following
+    }
+
+    /// What another fetch stored between a lookup that found nothing and the entry into the table.
+    fn stored_meanwhile(&self, order: &Order, leader: &Leading) -> Option<Arc<StoredResponse>> {
+        if order.stored.is_some() {
+            return None;
+        }
+        let now = self.clock.now();
+        let entry = self.cache.memory.find(&order.key)?;
+        let serves = |stored: &&Arc<StoredResponse>| {
+            let head = &stored.head;
+            head.position >= leader.position
+                && head.lifetime.is_fresh(lookup::age(stored, now))
+                && !head.lifetime.no_cache
+                && head.vary.as_ref().is_none_or(|vary| vary.matches(&order.headers))
+        };
+        entry.variants().iter().find(serves).cloned()
     }
 
     fn launch(self: &Arc<Self>, order: Order, leader: Leading) {

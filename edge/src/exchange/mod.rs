@@ -336,6 +336,8 @@ impl Exchange {
             collapsed: came.collapsed,
         };
         match came.fetched {
+            // Another exchange had stored it before this one could ask.
+            Fetched::Stored(stored) if stale.is_none() => self.hit(request, routed, stored, None).await,
             Fetched::Stored(stored) => {
                 let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
                 let is_kept = self.cache.memory.find(&routed.key).is_some();
