@@ -264,10 +264,17 @@ impl Reader<'_> {
             self.warn(text, NO_WILDCARD);
         }
         let site = self.site(text, &host);
-        let rule = site.map_or(Query::Keep, |site| site.settings().query.clone());
+        let rule = site
+            .as_ref()
+            .map_or(Query::Keep, |site| site.settings().query.clone());
+        let path = if path.is_empty() { "/" } else { path };
+        let path = site
+            .as_ref()
+            .map_or_else(|| canonical_path(path), |site| site.path(path));
+        let path = path.map_err(|error| error.to_string())?.into_owned();
         Ok(Url {
             host: self.own_name(host),
-            path: canonical(path)?,
+            path,
             query: canonical_query(query, &rule).map(std::borrow::Cow::into_owned),
         })
     }

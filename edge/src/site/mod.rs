@@ -6,6 +6,7 @@ mod preset;
 mod router;
 mod rules;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -71,10 +72,7 @@ impl Site {
     ///
     /// When the path can be no key: see [`PathError`].
     pub fn key(&self, path: &str, query: Option<&str>) -> Result<Key, PathError> {
-        let mut path = key::canonical_path(path)?;
-        if let Some(index) = self.settings.index.as_deref().filter(|_| path.ends_with('/')) {
-            path.to_mut().push_str(index);
-        }
+        let path = self.path(path)?;
         let query = key::canonical_query(query, &self.settings.query);
         Ok(Key::new(
             &self.settings.origin,
@@ -82,6 +80,19 @@ impl Site {
             &path,
             query.as_deref(),
         ))
+    }
+
+    /// The canonical path behind `path` as it stands in a URL: with the site's index where it ends with a slash.
+    ///
+    /// # Errors
+    ///
+    /// As [`Site::key`].
+    pub fn path<'a>(&self, path: &'a str) -> Result<Cow<'a, str>, PathError> {
+        let mut path = key::canonical_path(path)?;
+        if let Some(index) = self.settings.index.as_deref().filter(|_| path.ends_with('/')) {
+            path.to_mut().push_str(index);
+        }
+        Ok(path)
     }
 
     /// What the configuration says of it.

@@ -218,10 +218,10 @@ struct Metrics {
 impl Metrics {
     fn new(registry: &Registry) -> Self {
         Self {
-            handshakes: registry.counter("edge_tls_handshakes_total", "TLS handshakes that were completed"),
+            handshakes: registry.counter("edge_tls_handshakes_total", "TLS handshakes that were completed."),
             refusals: registry.family(
                 "edge_tls_handshake_failures_total",
-                "TLS handshakes that came to nothing, by reason",
+                "TLS handshakes that came to nothing, by reason.",
             ),
         }
     }

@@ -263,11 +263,11 @@ impl Metrics {
         Self {
             soonest_expiry: registry.gauge(
                 "edge_certificate_expiry_timestamp_seconds",
-                "When the first of the served certificates expires; 0 without one",
+                "When the first of the served certificates expires; 0 without one.",
             ),
             reloads: registry.family(
                 "edge_certificate_reloads_total",
-                "Certificate files read, by what came of it",
+                "Certificate files read, by what came of it.",
             ),
         }
     }

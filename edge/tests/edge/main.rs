@@ -17,6 +17,7 @@ mod door;
 mod door_h1;
 mod door_h2;
 mod keys;
+mod operator;
 mod origin_s3;
 mod purging;
 mod scripted;

@@ -2,6 +2,7 @@
 //! that is moved by hand.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,7 +111,7 @@ pub(crate) struct TestEdge {
     pub(crate) node: Node,
     pub(crate) clock: Clock,
     plain: SocketAddr,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl TestEdge {
@@ -138,8 +139,27 @@ impl TestEdge {
             };
         }
         change(&mut config);
+        Self::of(config, None, dir)
+    }
+
+    /// As [`TestEdge::start`], with the configuration in a file, as a reload needs it.
+    pub(crate) async fn start_from_file(bucket: &TestBucket, site: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("edge.toml");
+        std::fs::write(dir.path().join("secret"), bucket::Options::SECRET_ACCESS_KEY).unwrap();
+        std::fs::write(&file, file_text(bucket, site)).unwrap();
+        let config = config::load(&file).unwrap_or_else(|errors| panic!("{errors}"));
+        Self::of(config, Some(file), dir)
+    }
+
+    /// Writes the configuration file anew, with these lines of the site.
+    pub(crate) fn rewrite(&self, bucket: &TestBucket, site: &str) {
+        std::fs::write(self.dir.path().join("edge.toml"), file_text(bucket, site)).unwrap();
+    }
+
+    fn of(config: Config, file: Option<PathBuf>, dir: TempDir) -> Self {
         let clock = Clock::manual(Clock::real().now());
-        let node = Node::start(config, None, clock.clone(), tokio::runtime::Handle::current()).unwrap();
+        let node = Node::start(config, file, clock.clone(), tokio::runtime::Handle::current()).unwrap();
         let plain = node
             .addresses()
             .iter()
@@ -150,7 +170,7 @@ impl TestEdge {
             node,
             clock,
             plain,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -230,6 +250,15 @@ pub(crate) fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Stri
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
     format!("{method} {path} HTTP/1.1\r\nhost: {HOST}\r\n{fields}\r\n")
+}
+
+/// A configuration file whose credentials are the bucket's.
+fn file_text(bucket: &TestBucket, site: &str) -> String {
+    let keys = format!(
+        "{{ access_key_id = \"{}\", secret_access_key_file = \"secret\" }}",
+        bucket::Options::ACCESS_KEY_ID
+    );
+    text(bucket.address(), site, "").replace("\"anonymous\"", &keys)
 }
 
 fn text(bucket: SocketAddr, site: &str, tables: &str) -> String {
