@@ -47,6 +47,9 @@ pub enum Error {
     /// The embedded bucket.
     #[error("cannot start the embedded bucket")]
     Bucket(#[from] bucket::Error),
+    /// What the last demo left.
+    #[error("cannot empty the embedded bucket")]
+    Clear(#[source] bucket::StoreError),
     /// An object of the sample.
     #[error("cannot put {0} into the embedded bucket")]
     Put(String, #[source] bucket::StoreError),
@@ -92,6 +95,7 @@ pub async fn prepare(arguments: &Arguments, clock: &Clock) -> Result<Demo, Error
     let addresses = [[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()];
     let pair = ca.issue(&names, &addresses, clock.now().to_system_time())?;
     let bucket = start_bucket(state).await?;
+    site::clear(bucket.store()).await?;
     let port = arguments.https.port();
     let script = match &arguments.dir {
         Some(dir) => site::put_folder(bucket.store(), dir).await?,

@@ -1,5 +1,13 @@
 //! Rules about the tree that no compiler knows: what may import what, what each file opens with, how long it is, what must
 //! not be called or said, and that the documents say what the program does. It reads files and starts nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::string_slice,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,7 +17,16 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 450;
 
 /// Files that may be longer, each with its reason. The aim is none.
-const LONG_FILES: [(&str, &str); 0] = [];
+const LONG_FILES: [(&str, &str); 2] = [
+    (
+        "edge/src/exchange/mod.rs",
+        "the request path is read in one go, a step after the other",
+    ),
+    (
+        "edge/src/exchange/respond.rs",
+        "its last step: one order of preconditions, ranges and codings",
+    ),
+];
 
 /// Modules that decide and never wait, and what they therefore do not know.
 const PURE: [&str; 3] = ["cache/policy/", "representation/", "fields/"];
@@ -78,7 +95,7 @@ fn modules_import_only_what_is_declared_below_them() {
         for imported in file.imports() {
             match place.get(imported.as_str()) {
                 Some(&at) if at < own_place => {
-                    faults.add(&file, format!("imports {imported}, which is above {own}"))
+                    faults.add(&file, format!("imports {imported}, which is above {own}"));
                 }
                 Some(_) => {}
                 None => faults.add(&file, format!("imports crate::{imported}, which is no module")),
@@ -133,6 +150,9 @@ fn no_file_is_too_long() {
     for file in shipped_files() {
         let lines = file.body().lines().count();
         let excused = LONG_FILES.iter().any(|(name, _)| *name == file.name);
+        if excused && lines <= LINES_MAX {
+            faults.add(&file, "is excused from a rule that it keeps".to_owned());
+        }
         if lines > LINES_MAX && !excused {
             faults.add(
                 &file,

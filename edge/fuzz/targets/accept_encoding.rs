@@ -6,7 +6,10 @@ use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let lines: Vec<_> = data.split(|&byte| byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
+    let lines: Vec<_> = data
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| HeaderValue::from_bytes(line).ok())
+        .collect();
     let accepted = AcceptEncoding::parse(&lines);
     for coding in Coding::ALL {
         assert!(accepted.quality(coding) <= 1000);

@@ -9,7 +9,11 @@ fuzz_target!(|data: &[u8]| {
     let targeted = HeaderName::from_static("cdn-cache-control");
     let mut fields = HeaderMap::new();
     for (index, line) in data.split(|&byte| byte == b'\n').take(16).enumerate() {
-        let name = if index % 4 == 3 { targeted.clone() } else { header::CACHE_CONTROL };
+        let name = if index % 4 == 3 {
+            targeted.clone()
+        } else {
+            header::CACHE_CONTROL
+        };
         if let Ok(value) = HeaderValue::from_bytes(line) {
             fields.append(name, value);
         }

@@ -10,7 +10,9 @@ use libfuzzer_sys::fuzz_target;
 const DECODED_MAX: usize = 16 * 1024 * 1024;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((choice, data)) = data.split_first() else { return };
+    let Some((choice, data)) = data.split_first() else {
+        return;
+    };
     let codings = [Coding::Br, Coding::Gzip, Coding::Zstd];
     let coding = codings[usize::from(*choice) % codings.len()];
     if choice & 0x80 == 0 {

@@ -5,7 +5,9 @@ use edge::cache::key::{canonical_path, object_key};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|raw: &str| {
-    let Ok(canonical) = canonical_path(raw) else { return };
+    let Ok(canonical) = canonical_path(raw) else {
+        return;
+    };
     assert!(canonical.starts_with('/'));
     assert_eq!(canonical_path(&canonical).as_deref(), Ok(&*canonical));
     let key = object_key(&canonical);

@@ -9,9 +9,18 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let names = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
+    let names = [
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+    ];
     let mut fields = HeaderMap::new();
-    for (line, name) in data.split(|&byte| byte == b'\n').zip(names.into_iter().cycle()).take(16) {
+    for (line, name) in data
+        .split(|&byte| byte == b'\n')
+        .zip(names.into_iter().cycle())
+        .take(16)
+    {
         if let Ok(value) = HeaderValue::from_bytes(line) {
             fields.append(name, value);
         }

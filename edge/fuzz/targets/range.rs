@@ -6,14 +6,22 @@ use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((length, value)) = data.split_first_chunk::<8>() else { return };
+    let Some((length, value)) = data.split_first_chunk::<8>() else {
+        return;
+    };
     let length = u64::from_le_bytes(*length);
-    let Ok(value) = HeaderValue::from_bytes(value) else { return };
+    let Ok(value) = HeaderValue::from_bytes(value) else {
+        return;
+    };
     let ranges = match select(&value, length) {
         Selection::Single(range) => vec![range],
         Selection::Multiple(ranges) => ranges,
         _ => return,
     };
     assert!(ranges.len() <= RANGES_MAX);
-    assert!(ranges.iter().all(|range| range.start < range.end && range.end <= length));
+    assert!(
+        ranges
+            .iter()
+            .all(|range| range.start < range.end && range.end <= length)
+    );
 });

@@ -1,6 +1,6 @@
 //! Request collapsing (RFC 9111 section 4): many requests for one key become one fetch.
 //!
-//! The first request for a key makes a [`Flight`] and gets the [`Leader`], which it hands to the control plane; from
+//! The first request for a key makes a `Flight` and gets the [`Leader`], which it hands to the control plane; from
 //! then on it waits like everybody else. So a fetch belongs to this table and to no client: one that leaves neither
 //! slows nor ends it. Every [`Follower`] gets an answer: what was fetched, the failure, or leave to fetch alone. The
 //! last also when the leader is dropped without a word.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use origin_sync::bucket::{Meta, Store};
+use origin_sync::bucket::{Meta, Query, Store};
 
 use super::{BUCKET, Error};
 
@@ -18,6 +18,24 @@ const SCRIPT_KEY: &str = "login/1.0.0/login.js";
 
 /// How deep a folder may be nested: a loop of links ends here.
 const DEPTH_MAX: usize = 32;
+
+/// Takes away what the last demo left: another folder's files would be served beside this one's.
+pub(super) async fn clear(store: &Store) -> Result<(), Error> {
+    let query = Query {
+        limit: 1000,
+        ..Query::default()
+    };
+    let failed = |error| Error::Clear(error);
+    loop {
+        let page = store.list(BUCKET, &query).map_err(failed)?;
+        for record in &page.entries {
+            store.delete(BUCKET, &record.key).await.map_err(failed)?;
+        }
+        if page.next.is_none() {
+            return Ok(());
+        }
+    }
+}
 
 /// Puts the sample site; its page expects the edge on `port`. Returns the path of its script.
 pub(super) async fn put_sample(store: &Store, port: u16) -> Result<String, Error> {
@@ -63,7 +81,7 @@ pub(super) async fn put_folder(store: &Store, dir: &Path) -> Result<String, Erro
     Ok(best.2)
 }
 
-/// Puts one object unless the same bytes are there. The origin finds its media type by its name.
+/// Puts one object, in the place of what was there. The origin finds its media type by its name.
 pub(super) async fn put(
     store: &Store,
     key: &str,
@@ -116,4 +134,61 @@ fn escaped(key: &str) -> String {
         }
     }
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_takes_the_place_of_what_was_there() {
+        let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = Store::open(state.path(), false).unwrap();
+        store.create_bucket(BUCKET).unwrap();
+        put_sample(&store, 8443).await.unwrap();
+        std::fs::create_dir(folder.path().join("a b")).unwrap();
+        for (name, text) in [
+            ("a b/big.js", "longer"),
+            ("small.js", "1"),
+            ("page.html", "the longest"),
+            (".hidden", ""),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+
+        clear(&store).await.unwrap();
+        let shown = put_folder(&store, folder.path()).await.unwrap();
+
+        assert_eq!(shown, "/a%20b/big.js");
+        let query = Query {
+            limit: 100,
+            ..Query::default()
+        };
+        let keys: Vec<_> = store
+            .list(BUCKET, &query)
+            .unwrap()
+            .entries
+            .iter()
+            .map(|it| it.key.clone())
+            .collect();
+        assert_eq!(keys, ["a b/big.js", "page.html", "small.js"]);
+    }
+
+    #[tokio::test]
+    async fn the_sample_page_names_its_script_by_digest() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path(), false).unwrap();
+        store.create_bucket(BUCKET).unwrap();
+        put_sample(&store, 9443).await.unwrap();
+        let (_, page) = store.read(BUCKET, "index.html").await.unwrap();
+        let page = String::from_utf8(page.to_vec()).unwrap();
+        let (_, script) = store.read(BUCKET, SCRIPT_KEY).await.unwrap();
+        let digest = STANDARD.encode(digest::digest(&digest::SHA384, &script));
+        assert!(page.contains(&format!("integrity=\"sha384-{digest}\"")), "{page}");
+        assert!(
+            page.contains("src=\"https://cdn.localhost:9443/login/1.0.0/login.js\""),
+            "{page}"
+        );
+        assert!(!page.contains("@@"), "{page}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The coded forms of a response: each made once, by one job that all who want it follow, kept beside the origin's own
 //! form, and bettered once in the background.
 //!
-//! Coding runs on the control plane, at most [`CODERS`] at a time, so that a burst of new scripts cannot take the data
+//! Coding runs on the control plane, at most `CODERS` at a time, so that a burst of new scripts cannot take the data
 //! plane's cores. The better forms are made on one thread of their own, which sleeps so much that it stays within its
 //! share of a core. How bytes are coded is for `representation::encoder` to say.
 

@@ -45,7 +45,7 @@ pub fn format(time: Timestamp) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// [`format`], as a field value.
+/// [`format()`], as a field value.
 pub fn to_value(time: Timestamp) -> HeaderValue {
     HeaderValue::try_from(format(time)).unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
