@@ -548,6 +548,8 @@ async fn bodies_beyond_the_budget_are_served_without_being_kept() {
     let clients = all(paths.iter().map(|path| edge.get(path, &[])).collect());
     let release = async {
         barrier.arrived(20).await;
+        let refused = || edge.metric("edge_cache_not_stored_total{reason=\"over-budget\"}") == 18;
+        edge.until("all of them to be judged", refused).await;
         assert!(
             budget.used() <= budget.capacity() && budget.used() >= 2 * 400 * 1024,
             "{}",
