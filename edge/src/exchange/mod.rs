@@ -9,10 +9,13 @@ mod incoming;
 pub mod intake;
 pub mod lookup;
 pub mod message;
+mod own;
+mod parts;
 pub mod recode;
 pub mod record;
 pub mod respond;
 mod revalidate;
+pub mod select;
 
 use std::io;
 use std::sync::Arc;
@@ -20,28 +23,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::header::RANGE;
+use http::{Method, StatusCode};
 use tokio::runtime::Handle;
 
 use self::error::Failure;
-use self::fetch::{Arriving, Fetched, Flights, Order};
+use self::fetch::{Arriving, Fetched, Order};
 use self::lookup::{Lookup, Stale};
-use self::message::{Body, Request, Response, Scheme};
-use self::record::{Metrics, Record, Sinks};
-use self::respond::Subject;
-use crate::cache::epoch::Epochs;
+use self::message::{Request, Response};
+pub use self::own::Refused;
+pub use self::parts::{Cache, Parts, PurgeMethod, Routes};
+use self::record::{Metrics, Sinks};
+use self::select::Subject;
 use crate::cache::key::Key;
 use crate::cache::policy::storability::NotStored;
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
-use crate::cache::store::{Budget, Memory, StoredResponse};
+use crate::cache::store::StoredResponse;
 use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
-use crate::origin::{self, AskedRange, Origins};
+use crate::origin::{self, AskedRange};
 use crate::representation::range::{self, Selection};
-use crate::site::{Router, Site};
+use crate::site::Site;
 use crate::telemetry::metrics::Label as _;
 
 /// Where DNS health checks ask whether this node wants traffic.
@@ -67,97 +69,12 @@ pub struct Exchange {
     nowhere: Arc<str>,
 }
 
-/// What the exchange needs to begin.
-#[derive(Debug)]
-pub struct Parts {
-    /// Sites and origins.
-    pub routes: Routes,
-    /// What is kept.
-    pub cache: Cache,
-    /// How `PURGE` is answered.
-    pub purge_method: PurgeMethod,
-    /// Where records go.
-    pub sinks: Arc<Sinks>,
-    /// The time.
-    pub clock: Clock,
-    /// The control plane, where fetches and coders run.
-    pub control: Handle,
-    /// By which tasks are started.
-    pub drain: Drain,
-    /// What the public readiness path says.
-    pub readiness: Readiness,
-    /// The share of a core that may go into better forms, 0.0 to 1.0.
-    pub recode_share: f64,
-    /// How long to wait for the origin when something stale stands by.
-    pub patience: Duration,
-}
-
-/// Answers the `PURGE` method on sites that allow it: the operator's side, which knows tokens.
-pub struct PurgeMethod(pub Box<Purger>);
-
-type Purger = dyn Fn(&Request) -> http::Response<Bytes> + Send + Sync;
-
-impl std::fmt::Debug for PurgeMethod {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PurgeMethod(..)")
-    }
-}
-
-/// The cache's parts.
-#[derive(Debug)]
-pub struct Cache {
-    /// The memory tier.
-    pub memory: Memory,
-    /// The purges.
-    pub epochs: Arc<Epochs>,
-    /// Bytes in flight.
-    pub budget: Budget,
-    /// The largest body that is kept.
-    pub object_bytes_max: u64,
-    /// Fetches under way.
-    pub flights: Flights,
-}
-
-/// What a configuration says about requests; swapped whole by a reload.
-#[derive(Debug)]
-pub struct Routes {
-    /// Host and path to site and rule.
-    pub router: Arc<Router>,
-    /// Origins by name.
-    pub origins: Origins,
-    /// The cache's name in Cache-Status.
-    pub name: String,
-    /// The value of Via.
-    pub via: HeaderValue,
-    /// The port that redirects name.
-    pub https_port: u16,
-}
-
 /// A request's place: its site and key, under the configuration that it began with.
 struct Routed {
     routes: arc_swap::Guard<Arc<Routes>>,
     site: Arc<Site>,
     site_name: Arc<str>,
     key: Key,
-}
-
-/// A request that did not pass the validator: what is known of it.
-#[derive(Debug)]
-pub struct Refused {
-    /// The method, if it could be read.
-    pub method: Method,
-    /// How the client reached us.
-    pub scheme: Scheme,
-    /// The host, as far as it could be read.
-    pub host: Box<str>,
-    /// The target, as far as it could be read.
-    pub target: Box<str>,
-    /// The version.
-    pub version: Version,
-    /// The client's address.
-    pub client: std::net::IpAddr,
-    /// When it came.
-    pub received: crate::clock::Timestamp,
 }
 
 impl Exchange {
@@ -246,53 +163,6 @@ impl Exchange {
             Lookup::Forward { why, stale } => self.forward(request, &routed, why, stale).await,
             Lookup::OnlyIfCached => self.fail(request, Some(&routed.site), Failure::OnlyIfCached),
         }
-    }
-
-    /// Answers on the listener that only redirects to https.
-    pub fn redirect(self: &Arc<Self>, request: Request) -> Response {
-        if request.target.path() == READY_PATH {
-            return self.ready(request);
-        }
-        let routes = self.routes.load();
-        let Some(site) = routes.router.route(&request.host).cloned() else {
-            return self.fail(request, None, Failure::Misdirected);
-        };
-        let port = match routes.https_port {
-            443 => String::new(),
-            port => format!(":{port}"),
-        };
-        let location = format!("https://{}{port}{}", request.host, request.target);
-        let Ok(location) = HeaderValue::try_from(location) else {
-            return self.fail(
-                request,
-                Some(&site),
-                Failure::BadRequest(error::BadRequest::TargetCharacter),
-            );
-        };
-        let fields = HeaderMap::from_iter([(LOCATION, location)]);
-        self.plain(
-            request,
-            site.shared_name(),
-            StatusCode::PERMANENT_REDIRECT,
-            fields,
-            Body::Empty,
-            None,
-        )
-    }
-
-    /// Answers a request that did not pass the validator.
-    pub fn refuse(&self, refused: Refused, failure: Failure) -> Response {
-        let request = Request {
-            method: refused.method,
-            scheme: refused.scheme,
-            host: refused.host,
-            target: PathAndQuery::try_from(&*refused.target).unwrap_or_else(|_| record::unreadable()),
-            version: refused.version,
-            headers: HeaderMap::new(),
-            client: refused.client,
-            received: refused.received,
-        };
-        self.fail(request, None, failure)
     }
 
     async fn hit(
@@ -448,113 +318,6 @@ impl Exchange {
         }
     }
 
-    fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
-        if request.method.as_str() == "PURGE" && site.settings().purge_method {
-            let (head, body) = (self.purge_method.0)(&request).into_parts();
-            return self.plain(
-                request,
-                site.shared_name(),
-                head.status,
-                head.headers,
-                Body::Full(body),
-                None,
-            );
-        }
-        let preflight = (request.method == Method::OPTIONS)
-            .then(|| site.preflight(&request.headers))
-            .flatten();
-        let Some(preflight) = preflight else {
-            return self.fail(request, Some(site), Failure::MethodNotAllowed);
-        };
-        let fields = preflight.iter().cloned().collect();
-        self.plain(
-            request,
-            site.shared_name(),
-            StatusCode::NO_CONTENT,
-            fields,
-            Body::Empty,
-            None,
-        )
-    }
-
-    /// Whether this node wants traffic, for DNS health checks. No site is asked, and no origin.
-    fn ready(self: &Arc<Self>, request: Request) -> Response {
-        let ready = self.readiness.is_ready();
-        let status = if ready {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        let mut text = String::from(if ready { "ready\n" } else { "not ready:" });
-        self.readiness
-            .reasons()
-            .for_each(|reason| text.extend([" ", reason.token()]));
-        let fields = HeaderMap::from_iter([
-            (
-                CONTENT_TYPE,
-                HeaderValue::from_static("text/plain; charset=utf-8"),
-            ),
-            (http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            (CONTENT_LENGTH, HeaderValue::from(text.len())),
-        ]);
-        self.plain(
-            request,
-            Arc::clone(&self.nowhere),
-            status,
-            fields,
-            Body::Full(text.into()),
-            None,
-        )
-    }
-
-    /// Answers with a failure: its status, its fields, and a body that suits the path.
-    fn fail(&self, request: Request, site: Option<&Arc<Site>>, failure: Failure) -> Response {
-        let status = failure.status();
-        let embeds = site.is_some_and(|site| site.settings().preset == crate::config::Preset::Embed);
-        let path = request.target.path();
-        let mut fields = HeaderMap::with_capacity(12);
-        if let Some(site) = site {
-            let rule = site.rule(path).fields(request.scheme == Scheme::Https);
-            fields.extend(rule.iter().cloned());
-        }
-        // These come last: what a rule says of caching is not said of failures.
-        fields.extend(failure.fields(if embeds { "GET, HEAD, OPTIONS" } else { "GET, HEAD" }));
-        let body = error::fill(&mut fields, status, path);
-        fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let routes = self.routes.load();
-        if let Some(value) = failure.cache_status(&routes.name) {
-            fields.insert(respond::CACHE_STATUS, value);
-        }
-        if status.is_server_error() {
-            tracing::debug!(host = %request.host, target = %request.target, failure = failure.token(), "failed");
-        }
-        let name = site.map_or_else(|| Arc::clone(&self.nowhere), |site| site.shared_name());
-        self.plain(request, name, status, fields, Body::Full(body), failure.outcome())
-    }
-
-    fn plain(
-        &self,
-        request: Request,
-        site: Arc<str>,
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Body,
-        outcome: Option<Outcome>,
-    ) -> Response {
-        let body = if request.method == Method::HEAD {
-            Body::Empty
-        } else {
-            body
-        };
-        let record = Box::new(Record::new(&self.sinks, request, &site, status, outcome));
-        Response {
-            status,
-            headers,
-            body,
-            record,
-        }
-    }
-
     fn metrics(&self) -> &Metrics {
         &self.sinks.metrics
     }
@@ -601,7 +364,7 @@ fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
         return None;
     }
     // A part of one coding is of no use to a client that has to be given another.
-    if !respond::takes_own(&request.headers, &arriving.head) {
+    if !select::takes_own(&request.headers, &arriving.head) {
         return None;
     }
     let asked = request.headers.get(RANGE)?;

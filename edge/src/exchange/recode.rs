@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
 
-use super::respond::Subject;
+use super::select::Subject;
 use super::{Exchange, intake};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::key::Key;

@@ -1,0 +1,84 @@
+//! What the request path is made of, and what of it a reload changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::runtime::Handle;
+
+use super::fetch::Flights;
+use super::message::Request;
+use super::record::Sinks;
+use crate::cache::epoch::Epochs;
+use crate::cache::store::{Budget, Memory};
+use crate::clock::Clock;
+use crate::drain::{Drain, Readiness};
+use crate::origin::Origins;
+use crate::site::Router;
+
+/// What the exchange needs to begin.
+#[derive(Debug)]
+pub struct Parts {
+    /// Sites and origins.
+    pub routes: Routes,
+    /// What is kept.
+    pub cache: Cache,
+    /// How `PURGE` is answered.
+    pub purge_method: PurgeMethod,
+    /// Where records go.
+    pub sinks: Arc<Sinks>,
+    /// The time.
+    pub clock: Clock,
+    /// The control plane, where fetches and coders run.
+    pub control: Handle,
+    /// By which tasks are started.
+    pub drain: Drain,
+    /// What the public readiness path says.
+    pub readiness: Readiness,
+    /// The share of a core that may go into better forms, 0.0 to 1.0.
+    pub recode_share: f64,
+    /// How long to wait for the origin when something stale stands by.
+    pub patience: Duration,
+}
+
+/// Answers the `PURGE` method on sites that allow it: the operator's side, which knows tokens.
+pub struct PurgeMethod(pub Box<Purger>);
+
+type Purger = dyn Fn(&Request) -> http::Response<Bytes> + Send + Sync;
+
+impl std::fmt::Debug for PurgeMethod {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PurgeMethod(..)")
+    }
+}
+
+/// The cache's parts.
+#[derive(Debug)]
+pub struct Cache {
+    /// The memory tier.
+    pub memory: Memory,
+    /// The purges.
+    pub epochs: Arc<Epochs>,
+    /// Bytes in flight.
+    pub budget: Budget,
+    /// The largest body that is kept.
+    pub object_bytes_max: u64,
+    /// Fetches under way.
+    pub flights: Flights,
+}
+
+/// What a configuration says about requests; swapped whole by a reload.
+#[derive(Debug)]
+pub struct Routes {
+    /// Host and path to site and rule.
+    pub router: Arc<Router>,
+    /// Origins by name.
+    pub origins: Origins,
+    /// The cache's name in Cache-Status.
+    pub name: String,
+    /// The value of Via.
+    pub via: HeaderValue,
+    /// The port that redirects name.
+    pub https_port: u16,
+}
