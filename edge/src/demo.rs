@@ -106,7 +106,11 @@ pub async fn prepare(arguments: &Arguments, clock: &Clock) -> Result<Demo, Error
     } else {
         Vec::new()
     };
-    let script = fetched.last().cloned().unwrap_or(script);
+    let script = fetched
+        .iter()
+        .rfind(|path| path.ends_with(".min.js"))
+        .cloned()
+        .unwrap_or(script);
     let config = state.join("edge.toml");
     let text = configuration(arguments, &pair, bucket.address(), &token);
     write(&config, text.as_bytes(), false)?;
