@@ -198,7 +198,7 @@ def raw(kind, stream, body):
 FLOODS = [
     (Burst.rapid_reset, True), (Burst.made_you_reset_by_window, True), (Burst.made_you_reset_by_overflow, True),
     (Burst.made_you_reset_by_priority, True), (Burst.made_you_reset_by_data, True), (Burst.continuation_flood, True),
-    (Burst.empty_continuations, True), (Burst.hpack_bomb, True), (Burst.big_lists, True),
+    (Burst.empty_continuations, True), (Burst.hpack_bomb, True), (Burst.big_lists, False),
     (Burst.settings_flood, True), (Burst.ping_flood, True), (Burst.empty_data, True),
     (Burst.priority_flood, False), (Burst.window_updates, False), (Burst.unknown_frames, False),
     (Burst.zero_window, False), (Burst.too_many_streams, False),

@@ -47,9 +47,9 @@ def main():
             tally.check(f"# HELP {name} " in metrics, f"README.md names a metric that there is: {name}")
     finally:
         giving_up.cancel()
-        # cargo hands a signal of its own to nobody: its child is asked.
+        # cargo becomes the program that it runs, where the system can do that; else the program is its child.
         children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-        for pid in [process.pid] if binary else [int(child) for child in children]:
+        for pid in [int(child) for child in children] or [process.pid]:
             os.kill(pid, signal.SIGINT)
         try:
             code = process.wait(30)
