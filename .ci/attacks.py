@@ -29,7 +29,7 @@ CONNECTIONS = 4
 MEMORY_GROWTH_MAX = 64 * 1024 * 1024
 DESCRIPTORS_LEFT_MAX = 20
 # Attackers and the edge share the processors, so this bounds starvation and not speed.
-GOOD_ANSWER_MAX = 10.0
+GOOD_ANSWER_MAX = 2.0
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
