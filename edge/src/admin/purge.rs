@@ -264,14 +264,14 @@ impl Reader<'_> {
             self.warn(text, NO_WILDCARD);
         }
         let site = self.site(text, &host);
-        let rule = site
-            .as_ref()
-            .map_or(Query::Keep, |site| site.settings().query.clone());
         let path = if path.is_empty() { "/" } else { path };
         let path = site
             .as_ref()
             .map_or_else(|| canonical_path(path), |site| site.path(path));
         let path = path.map_err(|error| error.to_string())?.into_owned();
+        let rule = site
+            .as_ref()
+            .map_or(Query::Keep, |site| site.rule(&path).query.clone());
         Ok(Url {
             host: self.own_name(host),
             path,

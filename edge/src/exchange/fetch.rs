@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use super::Exchange;
 use super::incoming::Incoming;
 use super::intake::{self, Provenance};
-use super::lookup::{self, Stale};
+use super::lookup::Stale;
 use super::message::Request;
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
@@ -37,8 +37,10 @@ pub struct Order {
     pub origin: Arc<Origin>,
     /// The request's fields, for Vary and the rules on Authorization.
     pub headers: HeaderMap,
-    /// What is to be validated.
+    /// What would be used, to be validated.
     pub stored: Option<Arc<StoredResponse>>,
+    /// What is stored for other requests, where nothing is for this one.
+    pub others: Vec<Arc<StoredResponse>>,
     /// Only this range: for a body too large to be kept. Never stored.
     pub range: Option<AskedRange>,
 }
@@ -184,9 +186,9 @@ impl Exchange {
         let serves = |stored: &&Arc<StoredResponse>| {
             let head = &stored.head;
             head.position >= leader.position
-                && head.lifetime.is_fresh(lookup::age(stored, now))
+                && head.lifetime.is_fresh(head.age(now))
                 && !head.lifetime.no_cache
-                && head.vary.as_ref().is_none_or(|vary| vary.matches(&order.headers))
+                && head.suits(&order.headers)
         };
         entry.variants().iter().find(serves).cloned()
     }
@@ -207,30 +209,28 @@ impl Exchange {
         };
         match answer {
             Err(error) => self.hold_failure(leader, error).await,
-            Ok(answer) => match (&order.stored, answer.status) {
-                (Some(stored), StatusCode::NOT_MODIFIED) => {
-                    let source = Arc::clone(&answer.source);
-                    let from = Provenance {
-                        id: stored.head.id,
-                        source,
-                        times,
-                        position: leader.position,
-                    };
-                    let (freshened, verdict) = intake::freshened(stored, &order, &answer, from);
-                    let freshened = Arc::new(freshened);
-                    match verdict {
-                        Ok(()) => self.cache.memory.insert(&order.key, Arc::clone(&freshened)),
-                        // RFC 9111 section 4.3.4: what is confirmed may have been forbidden to store meanwhile.
-                        Err(why) => {
-                            self.metrics().not_stored.inc(why);
-                            self.cache.memory.remove(&order.key);
-                        }
-                    }
-                    leader.stored(freshened);
+            Ok(answer) if answer.status == StatusCode::NOT_MODIFIED => {
+                match self.confirm(&order, &answer, times, leader.position) {
+                    Some(stored) => leader.stored(stored),
+                    None => self.lead_anew(order, leader).await,
                 }
-                _ => self.receive(order, answer, times, leader).await,
+            }
+            Ok(answer) => match self.failure_in(&order, &answer) {
+                Some(error) => self.hold_failure(leader, error).await,
+                None => self.receive(order, answer, times, leader).await,
             },
         }
+    }
+
+    /// Asks again, without conditions: what came was about none of the stored responses (RFC 9111 section 4.3.4).
+    async fn lead_anew(&self, mut order: Order, leader: Leading) {
+        if order.asked_back().next().is_none() {
+            let unasked = origin::Error::new(origin::Kind::HttpProtocolError, "a 304 that nobody asked for");
+            return self.hold_failure(leader, unasked).await;
+        }
+        order.stored = None;
+        order.others = Vec::new();
+        Box::pin(self.lead(order, leader)).await;
     }
 
     /// Tells of a failure, and keeps the flight for a moment, so that those who come next learn of it too.
@@ -352,11 +352,7 @@ fn settle(
     landing: Landing<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>,
     request: &Request,
 ) -> Option<Fetched> {
-    let suits = |head: &Head| {
-        head.vary
-            .as_ref()
-            .is_none_or(|vary| vary.matches(&request.headers))
-    };
+    let suits = |head: &Head| head.suits(&request.headers);
     match landing {
         Landing::Arriving(arriving) => suits(&arriving.head).then_some(Fetched::Arriving(arriving)),
         Landing::Own(arriving) => Some(Fetched::Arriving(arriving)),
@@ -387,20 +383,29 @@ fn abandoned() -> Fetched {
 }
 
 impl Order {
+    /// The stored responses that the origin is asked about: the one that would be used; or else those for other
+    /// requests that have an entity tag to be named by, of one source.
+    pub fn asked_back(&self) -> impl Iterator<Item = &Arc<StoredResponse>> {
+        let source = self.others.first().map(|first| &first.head.source);
+        let named = move |stored: &&Arc<StoredResponse>| {
+            let head = &stored.head;
+            head.etag.is_some() && head.status == StatusCode::OK && Some(&head.source) == source
+        };
+        self.stored.iter().chain(self.others.iter().filter(named))
+    }
+
     /// What to ask the origin.
     fn ask(&self) -> Ask {
-        let condition = self
-            .stored
-            .as_ref()
-            .filter(|_| self.range.is_none())
-            .and_then(|stored| {
-                let conditions = validation::conditions(&stored.head.origin_fields);
-                (!conditions.is_empty()).then(|| Condition {
-                    etag: conditions.etag,
-                    last_modified: conditions.last_modified,
-                    source: Arc::clone(&stored.head.source),
-                })
-            });
+        let whole = self.range.is_none();
+        let condition = self.asked_back().next().filter(|_| whole).and_then(|first| {
+            let fields = self.asked_back().map(|stored| &stored.head.origin_fields);
+            let conditions = validation::conditions(fields);
+            (!conditions.is_empty()).then(|| Condition {
+                etag: conditions.etag,
+                last_modified: conditions.last_modified,
+                source: Arc::clone(&first.head.source),
+            })
+        });
         Ask {
             path: self.key.path().to_owned(),
             head: false,

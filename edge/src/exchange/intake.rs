@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    VARY, VIA,
+    VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -20,30 +20,30 @@ use crate::cache::policy::{validation, vary};
 use crate::cache::store::{Form, Head, StoredResponse};
 use crate::cache::tag;
 use crate::fields::lists;
-use crate::origin::Answer;
 use crate::representation::coding::{self, Coding};
 use crate::representation::validator::{self, Validators};
 
-/// Fields by which an origin speaks to this cache and to nobody behind it, the strongest first (RFC 9213).
-pub const TARGETED: [HeaderName; 3] = [
-    HeaderName::from_static("portico-cache-control"),
-    HeaderName::from_static("cdn-cache-control"),
-    HeaderName::from_static("surrogate-control"),
-];
-
 /// Fields of the origin that do not go on: made anew for each answer, belonging to one form, or meant for us alone.
-const NOT_SENT_ON: [HeaderName; 11] = [
+const NOT_SENT_ON: [HeaderName; 7] = [
     AGE,
-    VIA,
     ETAG,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
     ACCEPT_RANGES,
-    HeaderName::from_static("cache-status"),
     HeaderName::from_static("surrogate-key"),
     HeaderName::from_static("cache-tag"),
-    HeaderName::from_static("portico-cache-control"),
-    HeaderName::from_static("surrogate-control"),
+];
+
+/// The one field among those that speak to a cache like this one which speaks to every such cache on the way.
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// Digests of the coded bytes, which are others in a form of our own (RFC 9530 sections 2 and 3). Unencoded-Digest is
+/// that of every form, and stays.
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
 ];
 
 /// What becomes of an answer.
@@ -77,21 +77,25 @@ pub fn judge(
     from: Provenance,
 ) -> Judged {
     let settings = order.site.settings();
-    let lifetimes = &order.site.rule(order.key.path()).lifetimes;
-    let directives = directives::effective(&headers, &TARGETED);
+    let rule = order.site.rule(order.key.path());
+    let lifetimes = &rule.lifetimes;
+    let directives = directives::effective(&headers, &settings.targeted);
     let asked = RequestDirectives::parse(&order.headers);
     let facts = RequestFacts::new(&Method::GET, &order.headers, &asked);
     let mut fields = storability::stored_fields(&headers, &directives);
-    order.site.strip(&mut fields);
+    order.site.strip(order.key.path(), &mut fields);
     let vary = vary::vary(&fields, &order.headers, &[]).stored();
     let verdict = match &vary {
         _ if order.range.is_some() => Err(NotStored::Partial),
-        Ok(_) => storability::storable(&facts, status, &headers, &directives, lifetimes, settings.strict),
+        Ok(_) => storability::storable(&facts, status, &headers, &directives, lifetimes, settings.terms),
         Err(why) => Err(*why),
     };
     let coding = coding_of(&headers);
-    let codable = is_codable(status, &headers, &directives, coding, length);
+    let codable = rule.coding && is_codable(status, &headers, &directives, coding, length);
     let validators = Validators::from_fields(&headers);
+    for name in settings.targeted.iter().filter(|name| **name != CDN_CACHE_CONTROL) {
+        fields.remove(name);
+    }
     dress(&mut fields, &headers, codable, coding);
     let head = Head {
         id: from.id,
@@ -105,7 +109,7 @@ pub fn judge(
             &directives,
             from.times,
             lifetimes,
-            settings.strict,
+            settings.terms.strict,
         ),
         response_time: from.times.response,
         initial_age: freshness::corrected_initial_age(&headers, from.times),
@@ -115,20 +119,21 @@ pub fn judge(
         etag: validators.etag,
         last_modified: validators.last_modified,
         codable,
+        bare: true,
         origin_fields: headers,
     };
     Judged { head, verdict }
 }
 
-/// `stored` after the origin confirmed it with a 304 (RFC 9111 3.2, 4.3.4), and whether it may stay stored. Its forms
+/// `stored` after the origin confirmed it with the fields `news` (RFC 9111 3.2, 4.3.4), and whether it may stay stored. Its forms
 /// stay, their fields are made anew.
 pub fn freshened(
     stored: &StoredResponse,
     order: &Order,
-    answer: &Answer,
+    news: &HeaderMap,
     from: Provenance,
 ) -> (StoredResponse, Result<(), NotStored>) {
-    let headers = validation::freshen(&stored.head.origin_fields, &answer.headers);
+    let headers = validation::freshen(&stored.head.origin_fields, news);
     let length = stored.own_form().map(|form| form.body.len() as u64);
     let Judged { head, verdict } = judge(order, stored.head.status, headers, length, from);
     let head = Arc::new(head);
@@ -164,6 +169,11 @@ pub fn form_fields(head: &Head, coding: Coding, suffix: &str) -> HeaderMap {
     let mut fields = head.fields.clone();
     if let Some(etag) = form_etag(head, suffix) {
         fields.insert(ETAG, etag);
+    }
+    if !suffix.is_empty() {
+        for name in &DIGESTS {
+            fields.remove(name);
+        }
     }
     // An unknown coding of the origin's own stays as the origin wrote it.
     if suffix.is_empty() {

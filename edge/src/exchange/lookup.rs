@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::cache::epoch::{Epochs, Standing};
 use crate::cache::key::Key;
 use crate::cache::policy::directives::RequestDirectives;
-use crate::cache::policy::freshness;
 use crate::cache::policy::staleness::{self, Verdict, Why};
 use crate::cache::status::Forward;
 use crate::cache::store::{Memory, StoredResponse};
@@ -28,6 +27,8 @@ pub enum Lookup {
         why: Forward,
         /// What is there, to be validated.
         stale: Option<Stale>,
+        /// What is there for other requests: the origin may say that one of these will do (RFC 9111 section 4.1).
+        others: Vec<Arc<StoredResponse>>,
     },
     /// The origin would have to be asked, and the client forbids it.
     OnlyIfCached,
@@ -50,18 +51,25 @@ pub fn lookup(
     epochs: &Epochs,
     key: &Key,
     request: &Request,
-    strict: bool,
+    heeds: bool,
     now: Timestamp,
 ) -> Lookup {
     let directives = RequestDirectives::parse(&request.headers);
-    let absent = |why| match directives.only_if_cached {
+    let absent = |others: Vec<_>| match directives.only_if_cached {
         true => Lookup::OnlyIfCached,
-        false => Lookup::Forward { why, stale: None },
+        false => Lookup::Forward {
+            why: match others.is_empty() {
+                true => Forward::UriMiss,
+                false => Forward::VaryMiss,
+            },
+            stale: None,
+            others,
+        },
     };
     let Some(entry) = memory.find(key) else {
-        return absent(Forward::UriMiss);
+        return absent(Vec::new());
     };
-    let mut why = Forward::UriMiss;
+    let mut others = Vec::new();
     for stored in entry.variants() {
         let standing = standing(epochs, key, stored);
         if standing == Standing::Purged {
@@ -73,29 +81,29 @@ pub fn lookup(
             .as_ref()
             .is_some_and(|vary| !vary.matches(&request.headers))
         {
-            why = Forward::VaryMiss;
+            others.push(Arc::clone(stored));
             continue;
         }
         return weigh(
             stored,
             &directives,
             standing == Standing::SoftlyPurged,
-            strict,
+            heeds,
             now,
         );
     }
-    absent(why)
+    absent(others)
 }
 
 fn weigh(
     stored: &Arc<StoredResponse>,
     request: &RequestDirectives,
     purged: bool,
-    strict: bool,
+    heeds: bool,
     now: Timestamp,
 ) -> Lookup {
     let stored = Arc::clone(stored);
-    match staleness::judge(&stored.head.lifetime, age(&stored, now), request, purged, strict) {
+    match staleness::judge(&stored.head.lifetime, stored.head.age(now), request, purged, heeds) {
         Verdict::Fresh => Lookup::Fresh(stored),
         Verdict::StaleAllowed => Lookup::StaleAllowed(stored),
         Verdict::StaleWhileRevalidate => Lookup::WhileRevalidating(stored),
@@ -114,6 +122,7 @@ fn weigh(
                 on_error: stale_if_error_left,
                 purged,
             }),
+            others: Vec::new(),
         },
     }
 }
@@ -129,9 +138,4 @@ pub fn standing(epochs: &Epochs, key: &Key, stored: &StoredResponse) -> Standing
         stored.vet(as_of);
     }
     standing
-}
-
-/// The age of a stored response (RFC 9111 4.2.3).
-pub fn age(stored: &StoredResponse, now: Timestamp) -> std::time::Duration {
-    freshness::current_age(stored.head.initial_age, stored.head.response_time, now)
 }

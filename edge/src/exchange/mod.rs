@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod fetch;
+mod confirm;
 mod incoming;
 pub mod intake;
 pub mod lookup;
@@ -142,25 +143,31 @@ impl Exchange {
             key,
         };
         let now = self.clock.now();
-        let strict = routed.site.settings().strict;
+        let heeds = routed.site.settings().terms.request_directives;
         match lookup::lookup(
             &self.cache.memory,
             &self.cache.epochs,
             &routed.key,
             &request,
-            strict,
+            heeds,
             now,
         ) {
             Lookup::Fresh(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::StaleAllowed(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::WhileRevalidating(stored) => {
-                if let Some(order) = order(&request, &routed, Some(Arc::clone(&stored))) {
+                if let Some(order) = order(&request, &routed, Some(Arc::clone(&stored)), Vec::new()) {
                     self.revalidate(order);
                 }
                 self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate))
                     .await
             }
-            Lookup::Forward { why, stale } => self.forward(request, &routed, why, stale).await,
+            Lookup::Forward { why, stale, others } => {
+                let stored = stale.as_ref().map(|stale| Arc::clone(&stale.stored));
+                let Some(order) = order(&request, &routed, stored, others) else {
+                    return self.fail(request, Some(&routed.site), error::no_origin());
+                };
+                self.forward(request, &routed, order, why, stale).await
+            }
             Lookup::OnlyIfCached => self.fail(request, Some(&routed.site), Failure::OnlyIfCached),
         }
     }
@@ -172,7 +179,7 @@ impl Exchange {
         stored: Arc<StoredResponse>,
         detail: Option<Detail>,
     ) -> Response {
-        let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
+        let ttl = stored.head.lifetime.ttl(stored.head.age(self.clock.now()));
         let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
         let (outcome, detail) = match detail {
             None if ttl < 0 => (Outcome::HitStale, None),
@@ -193,13 +200,11 @@ impl Exchange {
         self: &Arc<Self>,
         request: Request,
         routed: &Routed,
+        order: Order,
         why: Forward,
         stale: Option<Stale>,
     ) -> Response {
-        let stored = stale.as_ref().map(|stale| Arc::clone(&stale.stored));
-        let Some(order) = order(&request, routed, stored) else {
-            return self.fail(request, Some(&routed.site), error::no_origin());
-        };
+        let asked_back = order.asked_back().next().is_some();
         let came = self.fetch(order.clone(), &request, stale.as_ref()).await;
         let forwarded = Forwarded {
             why,
@@ -207,9 +212,9 @@ impl Exchange {
         };
         match came.fetched {
             // Another exchange had stored it before this one could ask.
-            Fetched::Stored(stored) if stale.is_none() => self.hit(request, routed, stored, None).await,
+            Fetched::Stored(stored) if !asked_back => self.hit(request, routed, stored, None).await,
             Fetched::Stored(stored) => {
-                let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
+                let ttl = stored.head.lifetime.ttl(stored.head.age(self.clock.now()));
                 let is_kept = self.cache.memory.find(&routed.key).is_some();
                 let status = Status {
                     handling: forwarded.to(Some(304), is_kept, Some(ttl)),
@@ -255,7 +260,9 @@ impl Exchange {
         forwarded: Forwarded,
     ) -> Response {
         let stored = arriving.not_stored.is_none();
-        let handling = forwarded.to(Some(arriving.head.status.as_u16()), stored, None);
+        let head = &arriving.head;
+        let ttl = stored.then(|| head.lifetime.ttl(head.age(self.clock.now())));
+        let handling = forwarded.to(Some(head.status.as_u16()), stored, ttl);
         let status = Status {
             handling,
             detail: arriving.not_stored.map(Detail::NotStored),
@@ -284,7 +291,7 @@ impl Exchange {
                 handling: forwarded.to(None, false, None),
                 detail: Some(Detail::OriginFailed(error.kind.token())),
             };
-            let status = status.write(&routed.routes.name);
+            let status = status.write(&routed.routes.name, None);
             response.headers.insert(respond::CACHE_STATUS, status);
             return response;
         };
@@ -347,13 +354,19 @@ impl Forwarded {
 }
 
 /// What to fetch for a request; `None` when its site's origin is gone from the configuration.
-fn order(request: &Request, routed: &Routed, stored: Option<Arc<StoredResponse>>) -> Option<Order> {
+fn order(
+    request: &Request,
+    routed: &Routed,
+    stored: Option<Arc<StoredResponse>>,
+    others: Vec<Arc<StoredResponse>>,
+) -> Option<Order> {
     Some(Order {
         origin: routed.routes.origins.find(&routed.site.settings().origin)?,
         site: Arc::clone(&routed.site),
         key: routed.key.clone(),
         headers: request.headers.clone(),
         stored,
+        others,
         range: None,
     })
 }

@@ -16,7 +16,6 @@ use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
 use super::{Exchange, Routed, error, intake, recode};
 use crate::cache::inflight::Reader;
-use crate::cache::policy::freshness;
 use crate::cache::status::{Outcome, Status};
 use crate::cache::store::{Form, Head};
 use crate::clock::Timestamp;
@@ -27,6 +26,15 @@ use crate::representation::precondition::{self, Current};
 use crate::representation::range::{self, Multipart, Selection};
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// The largest delta-seconds (RFC 9111 section 1.2.2).
+const AGE_MAX: u64 = 1 << 31;
+
+/// Digests of the content of this one message (RFC 9530 section 2): not those of a part of it.
+const CONTENT_DIGESTS: [HeaderName; 2] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+];
 
 /// The suffixes of every form that may have been given out, the decoded one among them.
 const SUFFIXES: [&str; 1 + encoder::SUFFIXES.len()] = {
@@ -101,7 +109,7 @@ impl Exchange {
             (Plan::Ready(form), _) => Ok(whole(request, head, &form, etag)),
             (Plan::AsItComes, Subject::Arriving(arriving)) => {
                 let mut fields = intake::form_fields(head, head.coding, "");
-                if head.status == StatusCode::NOT_FOUND || head.status == StatusCode::GONE {
+                if is_missing(head) {
                     return Ok(missing(head, fields, routed));
                 }
                 if let Some(length) = arriving.length {
@@ -194,15 +202,18 @@ impl Exchange {
         outcome: Outcome,
     ) {
         let now = self.clock.now();
-        let age = freshness::current_age(head.initial_age, head.response_time, now).as_secs();
+        let age = head.age(now).as_secs().min(AGE_MAX);
         // RFC 9111 section 5.1: an Age says that this was not made for the client just now.
         if age > 0 || !matches!(outcome, Outcome::Miss | Outcome::Collapsed) {
             answer.fields.insert(AGE, HeaderValue::from(age));
         }
         self.dress(answer, routed, request.scheme);
         let fields = &mut answer.fields;
-        fields.insert(CACHE_STATUS, status.write(&routed.routes.name));
-        if routed.site.settings().x_cache {
+        // RFC 9211 section 2: each cache adds itself behind those nearer to the origin.
+        let settings = routed.site.settings();
+        let key = settings.cache_status_key.then_some(&routed.key);
+        fields.append(CACHE_STATUS, status.write(&routed.routes.name, key));
+        if settings.x_cache {
             fields.insert(
                 X_CACHE,
                 HeaderValue::from_static(crate::telemetry::metrics::Label::token(outcome)),
@@ -226,7 +237,8 @@ impl Exchange {
                 answer.fields.insert(name.clone(), value.clone());
             }
         }
-        answer.fields.insert(VIA, routed.routes.via.clone());
+        // RFC 9110 section 7.6.3.
+        answer.fields.append(VIA, routed.routes.via.clone());
     }
 }
 
@@ -263,6 +275,7 @@ impl Answer {
         ] {
             fields.remove(name);
         }
+        without_digests(&mut fields);
         if let Some(etag) = etag {
             fields.insert(ETAG, etag);
         }
@@ -323,7 +336,7 @@ fn whole(request: &Request, head: &Head, form: &Form, etag: Option<&HeaderValue>
     let mut status = head.status;
     if status == StatusCode::OK {
         fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    } else if body.is_empty() && (status == StatusCode::NOT_FOUND || status == StatusCode::GONE) {
+    } else if body.is_empty() && is_missing(head) {
         body = error::fill(&mut fields, status, request.target.path());
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
     }
@@ -333,6 +346,7 @@ fn whole(request: &Request, head: &Head, form: &Form, etag: Option<&HeaderValue>
         Selection::Unsatisfiable => return Answer::unsatisfiable(total),
         Selection::Single(part) => {
             status = StatusCode::PARTIAL_CONTENT;
+            without_digests(&mut fields);
             fields.insert(CONTENT_RANGE, range::content_range(&part, total));
             fields.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
             body = slice(&body, part.start, part.end);
@@ -359,6 +373,7 @@ fn multipart(
     parts: Vec<std::ops::Range<u64>>,
     coding: Coding,
 ) -> Answer {
+    without_digests(&mut fields);
     let seed = etag.map_or(&b""[..], HeaderValue::as_bytes);
     let multipart = Multipart::new(seed, fields.get(CONTENT_TYPE), body.len() as u64, parts);
     fields.insert(CONTENT_TYPE, multipart.content_type().clone());
@@ -398,6 +413,7 @@ fn arriving_answer(
             Selection::Unsatisfiable => return Answer::unsatisfiable(total),
             Selection::Single(part) => {
                 status = StatusCode::PARTIAL_CONTENT;
+                without_digests(&mut fields);
                 fields.insert(CONTENT_RANGE, range::content_range(&part, total));
                 fields.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
                 reader = reader.map(|reader| reader.narrowed(part.start, part.end - part.start));
@@ -413,6 +429,11 @@ fn arriving_answer(
     }
 }
 
+/// Whether it is a 404 or 410 whose page is ours to write.
+fn is_missing(head: &Head) -> bool {
+    head.bare && matches!(head.status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
 /// A 404 or 410 that has just come: S3's own body is XML for machines, so it gets one that suits the path.
 fn missing(head: &Head, mut fields: HeaderMap, routed: &Routed) -> Answer {
     let body = error::fill(&mut fields, head.status, routed.key.path());
@@ -422,6 +443,12 @@ fn missing(head: &Head, mut fields: HeaderMap, routed: &Routed) -> Answer {
         fields,
         body: Body::Full(body),
         coding: Coding::Identity,
+    }
+}
+
+fn without_digests(fields: &mut HeaderMap) {
+    for name in &CONTENT_DIGESTS {
+        fields.remove(name);
     }
 }
 

@@ -3,7 +3,9 @@
 //! This names what is to be invalidated; how a stored response is made unusable is the epochs' matter.
 
 use http::header::{CONTENT_LOCATION, LOCATION};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+
+use crate::fields::structured::{BareItem, List};
 
 /// Whether the answer to a request invalidates what is stored under its target: the method is not known to be safe,
 /// and the status is no error.
@@ -24,6 +26,20 @@ pub fn named_targets<'a>(headers: &'a HeaderMap, host: &'a str) -> impl Iterator
         .filter(move |uri| uri.host().is_none_or(|named| named.eq_ignore_ascii_case(host)))
         .filter_map(|uri| uri.path_and_query().map(ToString::to_string))
         .filter(|target| target.starts_with('/'))
+}
+
+/// The groups that such an answer invalidates (RFC 9875 section 3), of its own origin only. A field that is not a list
+/// of strings invalidates nothing.
+pub fn named_groups(headers: &HeaderMap) -> Vec<String> {
+    const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+    let List(members) = List::parse(headers.get_all(CACHE_GROUP_INVALIDATION)).unwrap_or_default();
+    members
+        .iter()
+        .filter_map(|member| match &member.as_item()?.value {
+            BareItem::String(text) => Some(text.clone()),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A reference; what begins with `//` names a host too, though [`Uri`] takes it for a path.
@@ -55,6 +71,20 @@ mod tests {
         for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
             check(method, 200, false);
         }
+    }
+
+    #[test]
+    fn groups_are_strings() {
+        let check = |value: &str, expected: &[&str]| {
+            let mut fields = HeaderMap::new();
+            fields.insert("cache-group-invalidation", value.parse().unwrap());
+            assert_eq!(named_groups(&fields), expected, "{value}");
+        };
+        check("\"a\"", &["a"]);
+        check("\"a\", \"b c\";x=1", &["a", "b c"]);
+        check("\"a\", b", &["a"]);
+        check("\"a\", ", &[]);
+        check("", &[]);
     }
 
     #[test]

@@ -2,15 +2,15 @@
 //!
 //! This does not say for how long it can be used, nor whether there is room for it.
 //!
-//! Beyond the RFC, a site that is not `strict` stores no response with Set-Cookie unless `public` or `s-maxage` says
-//! that it is meant for everybody: RFC 9111 section 7.3 leaves that trap to the origin, and one cookie served to all
-//! is somebody else's session. A strict site follows the RFC.
+//! Beyond the RFC, a site stores no response with Set-Cookie unless `public` or `s-maxage` says that it is meant for
+//! everybody: RFC 9111 section 7.3 leaves that trap to the origin, and one cookie served to all is somebody else's
+//! session. A site may say that its origin knows the trap, and a strict one has said so.
 
 use http::header::{AUTHORIZATION, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::directives::{RequestDirectives, ResponseDirectives};
-use crate::config::Lifetimes;
+use crate::config::{Lifetimes, Terms};
 use crate::fields::hop;
 
 /// What storability needs to know of the request.
@@ -100,7 +100,7 @@ pub fn storable(
     headers: &HeaderMap,
     directives: &ResponseDirectives,
     lifetimes: &Lifetimes,
-    strict: bool,
+    terms: Terms,
 ) -> Result<(), NotStored> {
     if request.method != Method::GET {
         return Err(NotStored::Method);
@@ -114,7 +114,7 @@ pub fn storable(
         return Err(NotStored::StatusNotUnderstood);
     }
     // RFC 9111 section 5.2.2.3: must-understand lifts no-store where the status is understood.
-    if (directives.no_store && !directives.must_understand) || (strict && request.directives.no_store) {
+    if (directives.no_store && !directives.must_understand) || (terms.request_directives && request.directives.no_store) {
         return Err(NotStored::NoStore);
     }
     if directives.private.is_whole() {
@@ -124,13 +124,13 @@ pub fn storable(
     if request.authorization && !shared && !directives.must_revalidate {
         return Err(NotStored::Authorization);
     }
-    if !strict && !shared && sets_cookie(headers, directives) {
+    if !terms.store_set_cookie && !shared && sets_cookie(headers, directives) {
         return Err(NotStored::SetCookie);
     }
     if headers.get_all(VARY).iter().any(super::vary::is_star) {
         return Err(NotStored::VaryStar);
     }
-    worth_storing(status, headers, directives, lifetimes, strict)
+    worth_storing(status, headers, directives, lifetimes, terms.strict)
 }
 
 /// The fields of a response that are stored with it (RFC 9111 section 3.1): all but those that end with this
@@ -227,6 +227,7 @@ mod tests {
             ttl_negative: Duration::from_secs(10),
             stale_while_revalidate: None,
             stale_if_error: None,
+            heuristic: true,
         }
     }
 
@@ -246,7 +247,7 @@ mod tests {
                 &response,
                 &ResponseDirectives::parse(&response),
                 &self.lifetimes,
-                strict,
+                Terms::new(strict),
             )
         }
     }
