@@ -355,7 +355,7 @@ mod tests {
             "it is a portico.channel.v1",
         );
         check(text.replacen("ed25519\",", "rsa\",", 1), "unknown variant");
-        check(format!("{}{}", "[".repeat(100_000), text), "recursion");
+        check(format!("{}{}", "[".repeat(100_000), text), "expected value");
         check(text.replace("a/b.js", "a/a.js"), "signature of ed25519-");
     }
 
