@@ -388,7 +388,7 @@ fn audited(report: &serde_json::Value) -> String {
 
 /// The whole body, if it is JSON, small and in time. Its length is looked at first, so that a client which announces
 /// too much is answered before it sends anything.
-async fn read(headers: &HeaderMap, body: Incoming, deadline: Duration) -> Result<Bytes, Refusal> {
+pub(super) async fn read(headers: &HeaderMap, body: Incoming, deadline: Duration) -> Result<Bytes, Refusal> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type
         .and_then(|value| value.split(';').next())

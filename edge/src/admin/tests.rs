@@ -57,6 +57,7 @@ impl TestAdmin {
             registry: registry.clone(),
             readiness: readiness.clone(),
             epochs: Arc::clone(&epochs),
+            exchange: Arc::default(),
             status: Box::new(|| Map::from_iter([("cache".to_owned(), json!({ "bytes": 7 }))])),
         };
         let admin = Admin::with_limits(&config, Arc::new(Router::new(&config)), handles, limits);

@@ -330,7 +330,10 @@ mod tests {
     fn the_key_is_a_string() {
         let key = Key::new("app", "cdn.test", "/a\"b\\", Some("x=1"));
         let written = Status::hit(1).write("portico", Some(&key));
-        assert_eq!(written, "portico; hit; ttl=1; key=\"app|cdn.test|/a\\\"b\\\\?x=1\"");
+        assert_eq!(
+            written,
+            "portico; hit; ttl=1; key=\"app|cdn.test|/a\\\"b\\\\?x=1\""
+        );
         assert!(List::parse([&written]).is_ok());
     }
 

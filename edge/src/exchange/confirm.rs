@@ -34,7 +34,10 @@ impl Exchange {
             Confirmed::None => return None,
             Confirmed::Updated(at) => (at, &answer.headers),
             Confirmed::Unchanged(at) => {
-                tracing::debug!(key = order.key.as_str(), "a 304 with validators that were not asked about");
+                tracing::debug!(
+                    key = order.key.as_str(),
+                    "a 304 with validators that were not asked about"
+                );
                 nothing_new = times_of(&answer.headers);
                 (at, &nothing_new)
             }
@@ -72,7 +75,10 @@ impl Exchange {
         if !staleness::may_serve_on_error(&head.lifetime, head.age(self.clock.now()), &asked) {
             return None;
         }
-        let seconds = answer.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let seconds = answer
+            .headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
         let error = origin::Error::new(origin::Kind::OriginStatus5xx, answer.status.as_str());
         Some(error.with_retry_after(seconds.map(std::time::Duration::from_secs)))
     }

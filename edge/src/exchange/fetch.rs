@@ -41,6 +41,8 @@ pub struct Order {
     pub stored: Option<Arc<StoredResponse>>,
     /// What is stored for other requests, where nothing is for this one.
     pub others: Vec<Arc<StoredResponse>>,
+    /// Only the header section is wanted.
+    pub head: bool,
     /// Only this range: for a body too large to be kept. Never stored.
     pub range: Option<AskedRange>,
 }
@@ -60,6 +62,19 @@ pub struct Arriving {
 }
 
 impl Arriving {
+    /// A response of which only the head was asked for; its body would have `length` bytes.
+    pub(super) fn bodiless(head: Head, length: Option<u64>, why: NotStored) -> Self {
+        let (writer, joiner) = inflight::open(Some(0), None);
+        writer.finish();
+        Self {
+            head: Arc::new(head),
+            length,
+            not_stored: Some(why),
+            joiner,
+            own: Mutex::default(),
+        }
+    }
+
     /// A reader at the body's start; `None` when that is gone.
     pub fn reader(&self) -> Option<Reader> {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -89,7 +104,7 @@ impl Arriving {
 pub(super) type Flights =
     crate::cache::collapse::Collapse<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 pub(super) type Following = Follower<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
-type Leading = Leader<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
+pub(super) type Leading = Leader<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 
 /// What a fetch came to.
 #[derive(Debug)]
@@ -217,6 +232,7 @@ impl Exchange {
             }
             Ok(answer) => match self.failure_in(&order, &answer) {
                 Some(error) => self.hold_failure(leader, error).await,
+                None if order.head => self.receive_head(&order, answer, times, leader),
                 None => self.receive(order, answer, times, leader).await,
             },
         }
@@ -396,7 +412,7 @@ impl Order {
 
     /// What to ask the origin.
     fn ask(&self) -> Ask {
-        let whole = self.range.is_none();
+        let whole = self.range.is_none() && !self.head;
         let condition = self.asked_back().next().filter(|_| whole).and_then(|first| {
             let fields = self.asked_back().map(|stored| &stored.head.origin_fields);
             let conditions = validation::conditions(fields);
@@ -408,7 +424,10 @@ impl Order {
         });
         Ask {
             path: self.key.path().to_owned(),
-            head: false,
+            query: self.key.query().map(str::to_owned),
+            site: self.site.name().to_owned(),
+            fields: self.headers.clone(),
+            head: self.head,
             condition,
             range: self.range,
         }

@@ -93,7 +93,11 @@ pub fn judge(
     let coding = coding_of(&headers);
     let codable = rule.coding && is_codable(status, &headers, &directives, coding, length);
     let validators = Validators::from_fields(&headers);
-    for name in settings.targeted.iter().filter(|name| **name != CDN_CACHE_CONTROL) {
+    for name in settings
+        .targeted
+        .iter()
+        .filter(|name| **name != CDN_CACHE_CONTROL)
+    {
         fields.remove(name);
     }
     dress(&mut fields, &headers, codable, coding);
@@ -114,12 +118,11 @@ pub fn judge(
         response_time: from.times.response,
         initial_age: freshness::corrected_initial_age(&headers, from.times),
         position: from.position,
-        tags: tag::tags(&headers).tags,
+        tags: tag::tags(&headers, order.site.name()).tags,
         coding: coding.unwrap_or(Coding::Identity),
         etag: validators.etag,
         last_modified: validators.last_modified,
         codable,
-        bare: true,
         origin_fields: headers,
     };
     Judged { head, verdict }

@@ -103,7 +103,13 @@ fn weigh(
     now: Timestamp,
 ) -> Lookup {
     let stored = Arc::clone(stored);
-    match staleness::judge(&stored.head.lifetime, stored.head.age(now), request, purged, heeds) {
+    match staleness::judge(
+        &stored.head.lifetime,
+        stored.head.age(now),
+        request,
+        purged,
+        heeds,
+    ) {
         Verdict::Fresh => Lookup::Fresh(stored),
         Verdict::StaleAllowed => Lookup::StaleAllowed(stored),
         Verdict::StaleWhileRevalidate => Lookup::WhileRevalidating(stored),

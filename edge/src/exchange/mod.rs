@@ -3,11 +3,14 @@
 //! [`Exchange::run`] is the only place that sequences; everything it calls answers a question. It knows no version of
 //! HTTP, and it reads the clock once for the decision.
 
+mod confirm;
 pub mod error;
 pub mod fetch;
-mod confirm;
+mod head;
 mod incoming;
+mod inspect;
 pub mod intake;
+mod invalidate;
 pub mod lookup;
 pub mod message;
 mod own;
@@ -17,6 +20,7 @@ pub mod record;
 pub mod respond;
 mod revalidate;
 pub mod select;
+pub mod warm;
 
 use std::io;
 use std::sync::Arc;
@@ -24,8 +28,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::RANGE;
-use http::{Method, StatusCode};
+use http::header::{ACCEPT_ENCODING, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::runtime::Handle;
 
 use self::error::Failure;
@@ -36,6 +40,7 @@ pub use self::own::Refused;
 pub use self::parts::{Cache, Parts, PurgeMethod, Routes};
 use self::record::{Metrics, Sinks};
 use self::select::Subject;
+pub use self::warm::{BadUrl, Warmed};
 use crate::cache::key::Key;
 use crate::cache::policy::storability::NotStored;
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
@@ -205,7 +210,14 @@ impl Exchange {
         stale: Option<Stale>,
     ) -> Response {
         let asked_back = order.asked_back().next().is_some();
-        let came = self.fetch(order.clone(), &request, stale.as_ref()).await;
+        let came = match order.head {
+            // Nobody can be told the same.
+            true => fetch::Outcome {
+                fetched: self.fetch_alone(order.clone(), &request).await,
+                collapsed: false,
+            },
+            false => self.fetch(order.clone(), &request, stale.as_ref()).await,
+        };
         let forwarded = Forwarded {
             why,
             collapsed: came.collapsed,
@@ -364,11 +376,27 @@ fn order(
         origin: routed.routes.origins.find(&routed.site.settings().origin)?,
         site: Arc::clone(&routed.site),
         key: routed.key.clone(),
-        headers: request.headers.clone(),
+        headers: told(request, &routed.site),
         stored,
         others,
+        head: request.method == Method::HEAD && routed.site.settings().relays,
         range: None,
     })
+}
+
+/// The fields of a request by which an answer is chosen. An application is asked for the form without a coding, since
+/// codings are negotiated here; where a rule leaves them to the application, for one that everybody can be given, as it
+/// is taken off again for those who refuse it.
+fn told(request: &Request, site: &Site) -> HeaderMap {
+    let mut headers = request.headers.clone();
+    if site.settings().relays {
+        let coding = match site.rule(request.target.path()).coding {
+            true => "identity",
+            false => "gzip",
+        };
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding));
+    }
+    headers
 }
 
 /// The single range that `request` asks of a body too large to be kept: the origin is asked for that alone.

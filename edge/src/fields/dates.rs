@@ -88,7 +88,11 @@ impl Written {
         }
         Some(Self {
             year,
-            month: MONTHS.iter().zip(0..).find(|(name, _)| name.eq_ignore_ascii_case(month))?.1,
+            month: MONTHS
+                .iter()
+                .zip(0..)
+                .find(|(name, _)| name.eq_ignore_ascii_case(month))?
+                .1,
             day,
             hour,
             minute,
@@ -134,7 +138,11 @@ impl Written {
 fn imf_fixdate(text: &str) -> Option<Written> {
     let (weekday, rest) = text.split_once(", ")?;
     let mut parts = rest.split(' ');
-    let (day, month, year) = (number(parts.next()?, 2)?, parts.next()?, number(parts.next()?, 4)?);
+    let (day, month, year) = (
+        number(parts.next()?, 2)?,
+        parts.next()?,
+        number(parts.next()?, 4)?,
+    );
     let (time, zone) = (parts.next()?, parts.next()?);
     let fits = is_short_weekday(weekday) && is_gmt(zone) && parts.next().is_none();
     Written::new(year, month, day, time).filter(|_| fits)
@@ -167,8 +175,8 @@ fn asctime_date(text: &str) -> Option<Written> {
 }
 
 fn is_short_weekday(text: &str) -> bool {
-    let short = |name: &&str| name.get(..3).is_some_and(|name| name.eq_ignore_ascii_case(text));
-    WEEKDAYS.iter().any(|name| short(&name))
+    let short = |name: &str| name.get(..3).is_some_and(|name| name.eq_ignore_ascii_case(text));
+    WEEKDAYS.iter().any(|name| short(name))
 }
 
 fn is_gmt(zone: &str) -> bool {

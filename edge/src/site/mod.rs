@@ -135,6 +135,7 @@ pub(crate) mod tests {
         config::Site {
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             origin: "assets".into(),
+            relays: false,
             preset: Preset::Plain,
             terms: config::Terms::new(false),
             targeted: vec![HeaderName::from_static("cdn-cache-control")],

@@ -115,7 +115,7 @@ mod tests {
                 HeaderValue::from_static("same-site"),
             )],
             remove: Vec::new(),
-            query: config::Query::Ignore,
+            query: Query::Ignore,
             coding: true,
         };
         let rule = Rule::new(&site, &rule);

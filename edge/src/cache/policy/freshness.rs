@@ -46,6 +46,22 @@ pub enum Source {
     SMaxage,
 }
 
+impl Source {
+    /// One word for it.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Default => "ttl_default",
+            Self::Expires => "expires",
+            Self::Heuristic => "heuristic",
+            Self::MaxAge => "max-age",
+            Self::Negative => "ttl_negative",
+            Self::None => "none",
+            Self::Rule => "ttl",
+            Self::SMaxage => "s-maxage",
+        }
+    }
+}
+
 /// How long a response may be used, and on which terms.
 ///
 /// The stale windows are what may be used of them: a directive that forbids stale responses has already closed them.
@@ -568,7 +584,11 @@ mod tests {
         let later = came + Duration::from_millis(2500);
         assert_eq!(current_age(secs(1), came, later), Duration::from_millis(3500));
         let set_back = current_age(secs(1), came, came - secs(100));
-        assert_eq!(set_back, secs(101), "what comes from the future is old, never young");
+        assert_eq!(
+            set_back,
+            secs(101),
+            "what comes from the future is old, never young"
+        );
     }
 
     #[test]

@@ -15,14 +15,18 @@ pub fn invalidates(method: &Method, status: StatusCode) -> bool {
 
 /// The further targets, path and query, that such an answer names in Location and Content-Location.
 ///
-/// Only those of the same host count, or any server could empty the cache of another. A relative reference that does
-/// not begin with a slash is passed over: invalidating it is allowed, not asked for.
-pub fn named_targets<'a>(headers: &'a HeaderMap, host: &'a str) -> impl Iterator<Item = String> + 'a {
+/// Only those of the same host count, or any server could empty the cache of another. A relative reference is resolved
+/// against `base`, the path of the target; dot segments are left for who makes a key of it, and refuses them.
+pub fn named_targets<'a>(
+    headers: &'a HeaderMap,
+    host: &'a str,
+    base: &'a str,
+) -> impl Iterator<Item = String> + 'a {
     headers
         .get_all(LOCATION)
         .iter()
         .chain(headers.get_all(CONTENT_LOCATION))
-        .filter_map(|line| reference(line.to_str().ok()?.trim()))
+        .filter_map(move |line| reference(line.to_str().ok()?.trim(), base))
         .filter(move |uri| uri.host().is_none_or(|named| named.eq_ignore_ascii_case(host)))
         .filter_map(|uri| uri.path_and_query().map(ToString::to_string))
         .filter(|target| target.starts_with('/'))
@@ -42,12 +46,28 @@ pub fn named_groups(headers: &HeaderMap) -> Vec<String> {
         .collect()
 }
 
-/// A reference; what begins with `//` names a host too, though [`Uri`] takes it for a path.
-fn reference(text: &str) -> Option<Uri> {
+/// A reference (RFC 3986 section 5.2): what begins with `//` names a host, and what has neither a scheme nor a slash
+/// in front stands beside the last segment of `base`.
+fn reference(text: &str, base: &str) -> Option<Uri> {
+    let text = text.split_once('#').map_or(text, |(before, _)| before);
     if text.starts_with("//") {
         return format!("http:{text}").parse().ok();
     }
-    text.parse().ok()
+    let has_scheme = text
+        .split(['/', '?'])
+        .next()
+        .is_some_and(|first| first.contains(':'));
+    if has_scheme || text.starts_with('/') {
+        return text.parse().ok();
+    }
+    let folder = match text.starts_with('?') {
+        true => base,
+        false => base.rsplit_once('/').map_or("", |(folder, _)| folder),
+    };
+    let slash = if text.starts_with('?') { "" } else { "/" };
+    (!text.is_empty())
+        .then(|| format!("{folder}{slash}{text}").parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -93,7 +113,7 @@ mod tests {
             for name in [LOCATION, CONTENT_LOCATION] {
                 let mut fields = HeaderMap::new();
                 fields.insert(name, location.parse().unwrap());
-                let found: Vec<String> = named_targets(&fields, "cdn.example.com").collect();
+                let found: Vec<String> = named_targets(&fields, "cdn.example.com", "/x/y").collect();
                 assert_eq!(found, Vec::from_iter(expected), "{location}");
             }
         };
@@ -103,7 +123,11 @@ mod tests {
         check("https://other.example.com/a", None);
         check("//other.example.com/a", None);
         check("//cdn.example.com/a", Some("/a"));
-        check("a/b", None);
+        check("a/b", Some("/x/a/b"));
+        check("a?b=/c:d", Some("/x/a?b=/c:d"));
+        check("?q", Some("/x/y?q"));
+        check("/a#b", Some("/a"));
+        check("mailto:a@b", None);
         check("", None);
         check("https://", None);
     }

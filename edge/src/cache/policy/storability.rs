@@ -114,7 +114,9 @@ pub fn storable(
         return Err(NotStored::StatusNotUnderstood);
     }
     // RFC 9111 section 5.2.2.3: must-understand lifts no-store where the status is understood.
-    if (directives.no_store && !directives.must_understand) || (terms.request_directives && request.directives.no_store) {
+    if (directives.no_store && !directives.must_understand)
+        || (terms.request_directives && request.directives.no_store)
+    {
         return Err(NotStored::NoStore);
     }
     if directives.private.is_whole() {

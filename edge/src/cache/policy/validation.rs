@@ -30,7 +30,11 @@ pub fn conditions<'a>(stored: impl IntoIterator<Item = &'a HeaderMap>) -> Condit
     let first = stored.next();
     let only = stored.peek().is_none();
     let mut tags: Vec<&HeaderValue> = Vec::new();
-    for tag in first.into_iter().chain(stored).filter_map(|fields| fields.get(ETAG)) {
+    for tag in first
+        .into_iter()
+        .chain(stored)
+        .filter_map(|fields| fields.get(ETAG))
+    {
         if !tags.contains(&tag) {
             tags.push(tag);
         }
@@ -45,7 +49,9 @@ pub fn conditions<'a>(stored: impl IntoIterator<Item = &'a HeaderMap>) -> Condit
     };
     Conditions {
         etag,
-        last_modified: first.filter(|_| only).and_then(|fields| fields.get(LAST_MODIFIED).cloned()),
+        last_modified: first
+            .filter(|_| only)
+            .and_then(|fields| fields.get(LAST_MODIFIED).cloned()),
     }
 }
 
@@ -83,14 +89,11 @@ pub fn confirmed(asked: &[&HeaderMap], answer: &HeaderMap) -> Confirmed {
     }
 }
 
-/// What the 200 to a HEAD request says of a stored response (RFC 9111 section 4.3.5): whether it may be freshened with
-/// the fields of `answer`. If not, it is to be considered stale. `length` is that of the stored content.
-pub fn head_updates(stored: &HeaderMap, length: Option<u64>, answer: &HeaderMap) -> bool {
+/// What the 200 to a HEAD request says of a stored response with the same length (RFC 9111 section 4.3.5): whether it
+/// may be freshened with the fields of `answer`. If not, it is to be considered stale.
+pub fn head_updates(stored: &HeaderMap, answer: &HeaderMap) -> bool {
     let same = |name: HeaderName| answer.get(&name).is_none_or(|new| stored.get(&name) == Some(new));
-    let length = length.map(HeaderValue::from);
-    same(ETAG)
-        && same(LAST_MODIFIED)
-        && answer.get(CONTENT_LENGTH).is_none_or(|new| length.as_ref() == Some(new))
+    same(ETAG) && same(LAST_MODIFIED)
 }
 
 /// The stored fields after the 304 `answer` has freshened them (RFC 9111 section 3.2).
@@ -122,7 +125,14 @@ pub fn freshen(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
 fn keeps_stored(name: &HeaderName) -> bool {
     const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
     const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
-    [CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_MD5, CONTENT_RANGE].contains(name)
+    [
+        CONTENT_DIGEST,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_MD5,
+        CONTENT_RANGE,
+    ]
+    .contains(name)
 }
 
 /// Whether the tag in a 304 is that of a stored response: exactly if it is strong, weakly if not (RFC 9110 section
@@ -187,7 +197,11 @@ mod tests {
         let check = |stored: &[&[(&str, &str)]], answer: &[(&str, &str)], expected: Confirmed| {
             let stored: Vec<_> = stored.iter().map(|lines| fields(lines)).collect();
             let asked: Vec<_> = stored.iter().collect();
-            assert_eq!(confirmed(&asked, &fields(answer)), expected, "{stored:?} {answer:?}");
+            assert_eq!(
+                confirmed(&asked, &fields(answer)),
+                expected,
+                "{stored:?} {answer:?}"
+            );
         };
         let (strong, weak, day) = (("etag", "\"a\""), ("etag", "W/\"a\""), ("last-modified", DAY));
         let other = ("etag", "\"b\"");
@@ -197,7 +211,11 @@ mod tests {
         check(&[&[weak]], &[weak], Updated(0));
         check(&[&[weak]], &[strong], Unchanged(0));
         check(&[&[day]], &[strong, day], Unchanged(0));
-        check(&[&[strong, day]], &[strong, ("last-modified", NEXT_DAY)], Updated(0));
+        check(
+            &[&[strong, day]],
+            &[strong, ("last-modified", NEXT_DAY)],
+            Updated(0),
+        );
         check(&[&[day]], &[day], Updated(0));
         check(&[&[day]], &[("last-modified", NEXT_DAY)], Unchanged(0));
         check(&[&[strong]], &[day], Updated(0));
@@ -214,7 +232,7 @@ mod tests {
     #[test]
     fn what_a_head_request_may_update() {
         let check = |stored: &[(&str, &str)], answer: &[(&str, &str)], expected: bool| {
-            let updates = head_updates(&fields(stored), Some(5), &fields(answer));
+            let updates = head_updates(&fields(stored), &fields(answer));
             assert_eq!(updates, expected, "{stored:?} {answer:?}");
         };
         let (tag, day) = (("etag", "\"a\""), ("last-modified", DAY));
@@ -223,8 +241,7 @@ mod tests {
         check(&[tag], &[("etag", "\"b\"")], false);
         check(&[], &[tag], false);
         check(&[tag, day], &[tag, ("last-modified", NEXT_DAY)], false);
-        check(&[tag], &[tag, ("content-length", "5")], true);
-        check(&[tag], &[tag, ("content-length", "6")], false);
+        check(&[tag], &[tag, ("x", "1")], true);
     }
 
     #[test]

@@ -67,6 +67,16 @@ impl VaryKey {
         self.0.iter().map(|(name, _)| name)
     }
 
+    /// The fields with their values as they are compared, for people to read.
+    pub fn shown(&self) -> impl Iterator<Item = (&HeaderName, Option<String>)> {
+        self.0.iter().map(|(name, value)| {
+            let text = value
+                .as_deref()
+                .map(|value| String::from_utf8_lossy(value).into_owned());
+            (name, text)
+        })
+    }
+
     /// The bytes that this takes up, about.
     pub fn size(&self) -> usize {
         self.0

@@ -57,8 +57,6 @@ pub struct Head {
     pub last_modified: Option<Timestamp>,
     /// Whether other codings may be made of it.
     pub codable: bool,
-    /// Whether a page of our own stands in for an empty body: a bucket has none for people.
-    pub bare: bool,
 }
 
 impl Head {
