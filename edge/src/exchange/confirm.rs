@@ -7,8 +7,8 @@ use http::header::{AGE, DATE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
 use super::Exchange;
-use super::fetch::Order;
 use super::intake::{self, Provenance};
+use super::order::Order;
 use crate::cache::epoch::Position;
 use crate::cache::policy::directives::RequestDirectives;
 use crate::cache::policy::freshness::Times;

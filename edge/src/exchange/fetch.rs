@@ -13,39 +13,17 @@ use super::incoming::Incoming;
 use super::intake::{self, Provenance};
 use super::lookup::Stale;
 use super::message::Request;
+use super::order::Order;
+use super::partial::{self, Around};
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
-use crate::cache::key::Key;
 use crate::cache::policy::freshness::Times;
 use crate::cache::policy::storability::NotStored;
-use crate::cache::policy::validation;
 use crate::cache::store::{Head, Reservation, StoredResponse};
-use crate::origin::{self, Answer, Ask, AskedRange, Condition, Origin};
-use crate::site::Site;
+use crate::origin::{self, Answer};
 
 /// How long a failure is remembered, so that a broken origin is not asked once per request.
 const FAILURE_HELD: Duration = Duration::from_millis(500);
-
-/// Everything that a fetch needs, without the client that wants it.
-#[derive(Clone, Debug)]
-pub struct Order {
-    /// The site.
-    pub site: Arc<Site>,
-    /// The key.
-    pub key: Key,
-    /// Whom to ask.
-    pub origin: Arc<Origin>,
-    /// The request's fields, for Vary and the rules on Authorization.
-    pub headers: HeaderMap,
-    /// What would be used, to be validated.
-    pub stored: Option<Arc<StoredResponse>>,
-    /// What is stored for other requests, where nothing is for this one.
-    pub others: Vec<Arc<StoredResponse>>,
-    /// Only the header section is wanted.
-    pub head: bool,
-    /// Only this range: for a body too large to be kept. Never stored.
-    pub range: Option<AskedRange>,
-}
 
 /// A response whose body is still on its way.
 #[derive(Debug)]
@@ -233,7 +211,10 @@ impl Exchange {
             Ok(answer) => match self.failure_in(&order, &answer) {
                 Some(error) => self.hold_failure(leader, error).await,
                 None if order.head => self.receive_head(&order, answer, times, leader),
-                None => self.receive(order, answer, times, leader).await,
+                None => match partial::completed(order, answer) {
+                    Ok((order, answer, around)) => self.receive(order, answer, around, times, leader).await,
+                    Err(order) => Box::pin(self.lead(*order, leader)).await,
+                },
             },
         }
     }
@@ -259,7 +240,7 @@ impl Exchange {
     }
 
     /// Takes a new response in: announces its head, then passes its body on, and stores it when it came whole.
-    async fn receive(&self, order: Order, answer: Answer, times: Times, mut leader: Leading) {
+    async fn receive(&self, order: Order, answer: Answer, around: Around, times: Times, mut leader: Leading) {
         let Answer {
             status,
             headers,
@@ -267,17 +248,22 @@ impl Exchange {
             body,
             source,
         } = answer;
-        let (mut body, length) = match Incoming::open(body, length, &self.cache.budget).await {
-            Ok(opened) => opened,
-            Err(error) => return self.hold_failure(leader, error).await,
-        };
-        let id = self.next_id();
         let from = Provenance {
-            id,
+            id: self.next_id(),
             source,
             times,
             position: leader.position,
         };
+        // What is not kept is not held up to learn its length.
+        let is_kept = length.is_some()
+            || intake::judge(&order, status, headers.clone(), None, from.clone())
+                .verdict
+                .is_ok();
+        let (mut body, length) = match Incoming::open(body, length, is_kept, &self.cache.budget).await {
+            Ok(opened) => opened,
+            Err(error) => return self.hold_failure(leader, error).await,
+        };
+        let length = length.map(|length| length.saturating_add(around.len()));
         let judged = intake::judge(&order, status, headers, length, from);
         let head = Arc::new(judged.head);
         let allowance = judged.verdict.and_then(|()| self.allowance(length));
@@ -297,7 +283,7 @@ impl Exchange {
         });
         if not_stored.is_some() {
             if leader.own(arriving) {
-                match pump(&mut body, &mut writer).await {
+                match pump(&mut body, around, &mut writer).await {
                     Ok(()) => writer.finish(),
                     Err(why) => writer.fail(why),
                 }
@@ -312,7 +298,7 @@ impl Exchange {
         }
         // The leader of a kept body stays in the table until the body is stored, so that nobody asks for it again.
         leader.arriving(arriving);
-        match pump(&mut body, &mut writer).await {
+        match pump(&mut body, around, &mut writer).await {
             Ok(()) => self.keep(&order, &head, &leader, writer),
             Err(why) => {
                 leader.leave();
@@ -337,7 +323,8 @@ impl Exchange {
     fn keep(&self, order: &Order, head: &Arc<Head>, leader: &Leading, writer: Writer) {
         let whole = writer.whole();
         if let Ok(Some(whole)) = &whole {
-            let stored = StoredResponse::new(Arc::clone(head), intake::own_form(head, whole.clone()));
+            let head = &for_all(head);
+            let stored = self.kept(order, head, whole.clone());
             self.cache.memory.insert(&order.key, Arc::new(stored));
             self.metrics().stored.inc();
         }
@@ -349,8 +336,11 @@ impl Exchange {
     }
 }
 
-/// Passes a body on until its end; ends early, and well, when nobody wants it any more.
-async fn pump(body: &mut Incoming, writer: &mut Writer) -> Result<(), Broken> {
+/// Passes a body on until its end, with what stands around it; ends early when nobody wants it any more.
+async fn pump(body: &mut Incoming, around: Around, writer: &mut Writer) -> Result<(), Broken> {
+    if !writer.write(around.before).await && writer.written() > 0 {
+        return Err(Broken::Abandoned);
+    }
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk.map_err(|error| {
             tracing::warn!(%error, written = writer.written(), "the origin's body broke");
@@ -360,7 +350,19 @@ async fn pump(body: &mut Incoming, writer: &mut Writer) -> Result<(), Broken> {
             return Err(Broken::Abandoned);
         }
     }
+    writer.write(around.behind).await;
     Ok(())
+}
+
+/// The head without what is meant for one client.
+fn for_all(head: &Arc<Head>) -> Arc<Head> {
+    match head.withheld.is_empty() {
+        true => Arc::clone(head),
+        false => Arc::new(Head {
+            withheld: HeaderMap::new(),
+            ..(**head).clone()
+        }),
+    }
 }
 
 /// What a landing means for `request`; `None` when it must fetch alone.
@@ -396,40 +398,4 @@ fn abandoned() -> Fetched {
         origin::error::Kind::ProxyInternalError,
         "the fetch was given up",
     )))
-}
-
-impl Order {
-    /// The stored responses that the origin is asked about: the one that would be used; or else those for other
-    /// requests that have an entity tag to be named by, of one source.
-    pub fn asked_back(&self) -> impl Iterator<Item = &Arc<StoredResponse>> {
-        let source = self.others.first().map(|first| &first.head.source);
-        let named = move |stored: &&Arc<StoredResponse>| {
-            let head = &stored.head;
-            head.etag.is_some() && head.status == StatusCode::OK && Some(&head.source) == source
-        };
-        self.stored.iter().chain(self.others.iter().filter(named))
-    }
-
-    /// What to ask the origin.
-    fn ask(&self) -> Ask {
-        let whole = self.range.is_none() && !self.head;
-        let condition = self.asked_back().next().filter(|_| whole).and_then(|first| {
-            let fields = self.asked_back().map(|stored| &stored.head.origin_fields);
-            let conditions = validation::conditions(fields);
-            (!conditions.is_empty()).then(|| Condition {
-                etag: conditions.etag,
-                last_modified: conditions.last_modified,
-                source: Arc::clone(&first.head.source),
-            })
-        });
-        Ask {
-            path: self.key.path().to_owned(),
-            query: self.key.query().map(str::to_owned),
-            site: self.site.name().to_owned(),
-            fields: self.headers.clone(),
-            head: self.head,
-            condition,
-            range: self.range,
-        }
-    }
 }

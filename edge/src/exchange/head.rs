@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::Exchange;
-use super::fetch::{Arriving, Leading, Order};
+use super::fetch::{Arriving, Leading};
 use super::intake::{self, Judged, Provenance};
+use super::order::Order;
 use crate::cache::policy::freshness::{Lifetime, Times};
 use crate::cache::policy::storability::NotStored;
 use crate::cache::policy::validation;

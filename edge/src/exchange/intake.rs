@@ -11,10 +11,11 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::fetch::Order;
+use super::order::Order;
 use crate::cache::epoch::Position;
 use crate::cache::policy::directives::{self, RequestDirectives, ResponseDirectives};
 use crate::cache::policy::freshness::{self, Times};
+use crate::cache::policy::partial::Part;
 use crate::cache::policy::storability::{self, NotStored, RequestFacts};
 use crate::cache::policy::{validation, vary};
 use crate::cache::store::{Form, Head, StoredResponse};
@@ -82,15 +83,18 @@ pub fn judge(
     let directives = directives::effective(&headers, &settings.targeted);
     let asked = RequestDirectives::parse(&order.headers);
     let facts = RequestFacts::new(&Method::GET, &order.headers, &asked);
-    let mut fields = storability::stored_fields(&headers, &directives);
+    let (mut fields, mut withheld) = storability::stored_fields(&headers, &directives);
+    order.site.strip(order.key.path(), &mut withheld);
     order.site.strip(order.key.path(), &mut fields);
     let vary = vary::vary(&fields, &order.headers, &[]).stored();
+    let coding = coding_of(&headers);
+    let part = part_of(order, status, &headers, length).filter(|_| coding == Some(Coding::Identity));
+    // A part is kept by the law of the whole (RFC 9111 section 3.3).
+    let lawful = part.map_or(status, |_| StatusCode::OK);
     let verdict = match &vary {
-        _ if order.range.is_some() => Err(NotStored::Partial),
-        Ok(_) => storability::storable(&facts, status, &headers, &directives, lifetimes, settings.terms),
+        Ok(_) => storability::storable(&facts, lawful, &headers, &directives, lifetimes, settings.terms),
         Err(why) => Err(*why),
     };
-    let coding = coding_of(&headers);
     let codable = rule.coding && is_codable(status, &headers, &directives, coding, length);
     let validators = Validators::from_fields(&headers);
     for name in settings
@@ -101,6 +105,13 @@ pub fn judge(
         fields.remove(name);
     }
     dress(&mut fields, &headers, codable, coding);
+    let mut origin_fields = headers;
+    for name in withheld.keys() {
+        origin_fields.remove(name);
+    }
+    if part.is_some() {
+        fields.remove(CONTENT_RANGE);
+    }
     let head = Head {
         id: from.id,
         status,
@@ -108,24 +119,33 @@ pub fn judge(
         source: from.source,
         vary: vary.unwrap_or_default(),
         lifetime: freshness::lifetime(
-            status,
-            &headers,
+            lawful,
+            &origin_fields,
             &directives,
             from.times,
             lifetimes,
             settings.terms.strict,
         ),
         response_time: from.times.response,
-        initial_age: freshness::corrected_initial_age(&headers, from.times),
+        initial_age: freshness::corrected_initial_age(&origin_fields, from.times),
         position: from.position,
-        tags: tag::tags(&headers, order.site.name()).tags,
+        tags: tag::tags(&origin_fields, order.site.name()).tags,
         coding: coding.unwrap_or(Coding::Identity),
         etag: validators.etag,
         last_modified: validators.last_modified,
         codable,
-        origin_fields: headers,
+        part,
+        withheld,
+        origin_fields,
     };
     Judged { head, verdict }
+}
+
+/// The part that an answer is, of what an application serves. Those of a bucket are asked for because the whole is too
+/// large to be kept.
+fn part_of(order: &Order, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Option<Part> {
+    let wanted = status == StatusCode::PARTIAL_CONTENT && order.site.settings().relays;
+    wanted.then(|| Part::from_fields(headers, length)).flatten()
 }
 
 /// `stored` after the origin confirmed it with the fields `news` (RFC 9111 3.2, 4.3.4), and whether it may stay stored. Its forms
@@ -170,8 +190,17 @@ pub fn form(head: &Head, coding: Coding, suffix: &'static str, body: Bytes) -> F
 /// The fields of a form, but for its length.
 pub fn form_fields(head: &Head, coding: Coding, suffix: &str) -> HeaderMap {
     let mut fields = head.fields.clone();
-    if let Some(etag) = form_etag(head, suffix) {
-        fields.insert(ETAG, etag);
+    match form_etag(head, suffix) {
+        Some(etag) => {
+            fields.insert(ETAG, etag);
+        }
+        // What is no entity tag validates nothing here, and goes on as it came.
+        None if suffix.is_empty() => {
+            for value in head.origin_fields.get_all(ETAG) {
+                fields.append(ETAG, value.clone());
+            }
+        }
+        None => {}
     }
     if !suffix.is_empty() {
         for name in &DIGESTS {

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use http::Method;
+
 use crate::cache::epoch::{Epochs, Standing};
 use crate::cache::key::Key;
 use crate::cache::policy::directives::RequestDirectives;
+use crate::cache::policy::partial::Part;
 use crate::cache::policy::staleness::{self, Verdict, Why};
 use crate::cache::status::Forward;
 use crate::cache::store::{Memory, StoredResponse};
 use crate::clock::Timestamp;
 
 use super::message::Request;
+use super::respond;
 
 /// What the cache has to say to a request.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub enum Lookup {
         stale: Option<Stale>,
         /// What is there for other requests: the origin may say that one of these will do (RFC 9111 section 4.1).
         others: Vec<Arc<StoredResponse>>,
+        /// A part of what is asked for, which may be completed.
+        part: Option<Arc<StoredResponse>>,
     },
     /// The origin would have to be asked, and the client forbids it.
     OnlyIfCached,
@@ -55,44 +61,61 @@ pub fn lookup(
     now: Timestamp,
 ) -> Lookup {
     let directives = RequestDirectives::parse(&request.headers);
-    let absent = |others: Vec<_>| match directives.only_if_cached {
-        true => Lookup::OnlyIfCached,
-        false => Lookup::Forward {
-            why: match others.is_empty() {
-                true => Forward::UriMiss,
-                false => Forward::VaryMiss,
-            },
-            stale: None,
-            others,
-        },
-    };
     let Some(entry) = memory.find(key) else {
-        return absent(Vec::new());
+        return absent(&directives, Vec::new(), None);
     };
-    let mut others = Vec::new();
+    let (mut others, mut part) = (Vec::new(), None);
     for stored in entry.variants() {
         let standing = standing(epochs, key, stored);
         if standing == Standing::Purged {
             continue;
         }
-        if stored
-            .head
-            .vary
-            .as_ref()
-            .is_some_and(|vary| !vary.matches(&request.headers))
-        {
-            others.push(Arc::clone(stored));
+        if !stored.head.suits(&request.headers) {
+            if stored.head.part.is_none() {
+                others.push(Arc::clone(stored));
+            }
             continue;
         }
-        return weigh(
-            stored,
-            &directives,
-            standing == Standing::SoftlyPurged,
-            heeds,
-            now,
-        );
+        let purged = standing == Standing::SoftlyPurged;
+        let found = weigh(stored, &directives, purged, heeds, now);
+        let Some(held) = &stored.head.part else {
+            return found;
+        };
+        if matches!(found, Lookup::Fresh(_)) && serves(held, request, stored) {
+            return found;
+        }
+        part = Some(Arc::clone(stored));
     }
-    absent(others)
+    absent(&directives, others, part)
+}
+
+/// Nothing that is stored serves the request.
+fn absent(
+    directives: &RequestDirectives,
+    others: Vec<Arc<StoredResponse>>,
+    part: Option<Arc<StoredResponse>>,
+) -> Lookup {
+    if directives.only_if_cached {
+        return Lookup::OnlyIfCached;
+    }
+    let why = match (&part, others.is_empty()) {
+        (Some(_), _) => Forward::Partial,
+        (None, true) => Forward::UriMiss,
+        (None, false) => Forward::VaryMiss,
+    };
+    Lookup::Forward {
+        why,
+        stale: None,
+        others,
+        part,
+    }
+}
+
+/// Whether a part holds the range that a request asks for (RFC 9111 section 3.3).
+fn serves(part: &Part, request: &Request, stored: &StoredResponse) -> bool {
+    request.method == Method::GET
+        && part.serves(&request.headers).is_some()
+        && respond::if_range_holds(request, &stored.head)
 }
 
 fn weigh(
@@ -129,6 +152,7 @@ fn weigh(
                 purged,
             }),
             others: Vec::new(),
+            part: None,
         },
     }
 }

@@ -13,7 +13,9 @@ pub mod intake;
 mod invalidate;
 pub mod lookup;
 pub mod message;
+pub mod order;
 mod own;
+mod partial;
 mod parts;
 pub mod recode;
 pub mod record;
@@ -28,27 +30,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{ACCEPT_ENCODING, RANGE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::RANGE;
+use http::{Method, StatusCode};
 use tokio::runtime::Handle;
 
 use self::error::Failure;
-use self::fetch::{Arriving, Fetched, Order};
+use self::fetch::{Arriving, Fetched};
 use self::lookup::{Lookup, Stale};
 use self::message::{Request, Response};
+use self::order::Order;
 pub use self::own::Refused;
 pub use self::parts::{Cache, Parts, PurgeMethod, Routes};
 use self::record::{Metrics, Sinks};
 use self::select::Subject;
 pub use self::warm::{BadUrl, Warmed};
 use crate::cache::key::Key;
-use crate::cache::policy::storability::NotStored;
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
 use crate::cache::store::StoredResponse;
 use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
 use crate::origin::{self, AskedRange};
-use crate::representation::range::{self, Selection};
 use crate::site::Site;
 use crate::telemetry::metrics::Label as _;
 
@@ -160,15 +161,21 @@ impl Exchange {
             Lookup::Fresh(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::StaleAllowed(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::WhileRevalidating(stored) => {
-                if let Some(order) = order(&request, &routed, Some(Arc::clone(&stored)), Vec::new()) {
+                if let Some(order) = Order::new(&request, &routed, Some(Arc::clone(&stored)), Vec::new()) {
                     self.revalidate(order);
                 }
                 self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate))
                     .await
             }
-            Lookup::Forward { why, stale, others } => {
+            Lookup::Forward {
+                why,
+                stale,
+                others,
+                part,
+            } => {
                 let stored = stale.as_ref().map(|stale| Arc::clone(&stale.stored));
-                let Some(order) = order(&request, &routed, stored, others) else {
+                let order = Order::new(&request, &routed, stored, others);
+                let Some(order) = order.map(|order| self.narrowed(order, &request, part)) else {
                     return self.fail(request, Some(&routed.site), error::no_origin());
                 };
                 self.forward(request, &routed, order, why, stale).await
@@ -200,6 +207,16 @@ impl Exchange {
             .await
     }
 
+    /// The order for less than the whole, where that is enough: for the range that is asked for when nothing is there
+    /// and nobody fetches the whole, or for what is missing of the part that is there.
+    fn narrowed(&self, mut order: Order, request: &Request, part: Option<Arc<StoredResponse>>) -> Order {
+        let is_absent = order.stored.is_none() && order.site.settings().relays;
+        if is_absent && !self.cache.flights.contains(&order.key) {
+            order.range = partial::forwarded(request);
+        }
+        order.complete(part.filter(|_| !request.headers.contains_key(RANGE)))
+    }
+
     /// Asks the origin, and answers with what came: a new response, the stored one confirmed, or the stale one after all.
     async fn forward(
         self: &Arc<Self>,
@@ -210,8 +227,8 @@ impl Exchange {
         stale: Option<Stale>,
     ) -> Response {
         let asked_back = order.asked_back().next().is_some();
-        let came = match order.head {
-            // Nobody can be told the same.
+        let came = match order.head || (order.range.is_some() && order.part.is_none()) {
+            // Nobody else can be told the same.
             true => fetch::Outcome {
                 fetched: self.fetch_alone(order.clone(), &request).await,
                 collapsed: false,
@@ -249,7 +266,7 @@ impl Exchange {
                         .fall_back(request, routed, stale, forwarded, &fetch::broken())
                         .await;
                 }
-                let arriving = match asked_range(&request, &arriving) {
+                let arriving = match order::of_large(&request, &arriving) {
                     Some(range) => self.fetch_range(order, range, &request, arriving).await,
                     None => arriving,
                 };
@@ -362,61 +379,5 @@ impl Forwarded {
             collapsed: self.collapsed,
             ttl,
         }
-    }
-}
-
-/// What to fetch for a request; `None` when its site's origin is gone from the configuration.
-fn order(
-    request: &Request,
-    routed: &Routed,
-    stored: Option<Arc<StoredResponse>>,
-    others: Vec<Arc<StoredResponse>>,
-) -> Option<Order> {
-    Some(Order {
-        origin: routed.routes.origins.find(&routed.site.settings().origin)?,
-        site: Arc::clone(&routed.site),
-        key: routed.key.clone(),
-        headers: told(request, &routed.site),
-        stored,
-        others,
-        head: request.method == Method::HEAD && routed.site.settings().relays,
-        range: None,
-    })
-}
-
-/// The fields of a request by which an answer is chosen. An application is asked for the form without a coding, since
-/// codings are negotiated here; where a rule leaves them to the application, for one that everybody can be given, as it
-/// is taken off again for those who refuse it.
-fn told(request: &Request, site: &Site) -> HeaderMap {
-    let mut headers = request.headers.clone();
-    if site.settings().relays {
-        let coding = match site.rule(request.target.path()).coding {
-            true => "identity",
-            false => "gzip",
-        };
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding));
-    }
-    headers
-}
-
-/// The single range that `request` asks of a body too large to be kept: the origin is asked for that alone.
-fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
-    if arriving.not_stored != Some(NotStored::TooLarge) || request.method != Method::GET {
-        return None;
-    }
-    // A part of one coding is of no use to a client that has to be given another.
-    if !select::takes_own(&request.headers, &arriving.head) {
-        return None;
-    }
-    let asked = request.headers.get(RANGE)?;
-    if !respond::if_range_holds(request, &arriving.head) {
-        return None;
-    }
-    match range::select(asked, arriving.length?) {
-        Selection::Single(part) => Some(AskedRange::From {
-            first: part.start,
-            last: Some(part.end - 1),
-        }),
-        _ => None,
     }
 }

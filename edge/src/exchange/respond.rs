@@ -16,6 +16,7 @@ use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
 use super::{Exchange, Routed, error, intake, recode};
 use crate::cache::inflight::Reader;
+use crate::cache::policy::partial::Part;
 use crate::cache::status::{Outcome, Status};
 use crate::cache::store::{Form, Head};
 use crate::clock::Timestamp;
@@ -61,7 +62,7 @@ impl Exchange {
             Plan::Refused => return self.fail(request, Some(&routed.site), error::Failure::NotAcceptable),
         };
         let conditions = match head.status {
-            StatusCode::OK => evaluate(&request, &head, etag.as_ref()),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => evaluate(&request, &head, etag.as_ref()),
             _ => precondition::Outcome::Proceed,
         };
         let mut answer = match conditions {
@@ -207,6 +208,9 @@ impl Exchange {
         if age > 0 || !matches!(outcome, Outcome::Miss | Outcome::Collapsed) {
             answer.fields.insert(AGE, HeaderValue::from(age));
         }
+        if outcome == Outcome::Miss {
+            answer.fields.extend(head.withheld.clone());
+        }
         self.dress(answer, routed, request.scheme);
         let fields = &mut answer.fields;
         // RFC 9211 section 2: each cache adds itself behind those nearer to the origin.
@@ -340,6 +344,9 @@ fn whole(request: &Request, routed: &Routed, head: &Head, form: &Form, etag: Opt
         body = error::fill(&mut fields, status, request.target.path());
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
     }
+    if let Some(held) = &head.part {
+        return part(request, held, fields, body);
+    }
     let total = body.len() as u64;
     match selection(request, head, etag, total) {
         Selection::Whole => {}
@@ -362,6 +369,24 @@ fn whole(request: &Request, routed: &Routed, head: &Head, form: &Form, etag: Opt
         fields,
         body,
         coding: form.coding,
+    }
+}
+
+/// The answer out of a part: the range within it, or all of it (RFC 9111 section 3.3).
+fn part(request: &Request, held: &Part, mut fields: HeaderMap, body: Bytes) -> Answer {
+    let asked = held.serves(&request.headers).unwrap_or(held.first..held.end());
+    without_digests(&mut fields);
+    fields.insert(CONTENT_RANGE, range::content_range(&asked, held.total));
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(asked.end - asked.start));
+    let (start, end) = (
+        asked.start.saturating_sub(held.first),
+        asked.end.saturating_sub(held.first),
+    );
+    Answer {
+        status: StatusCode::PARTIAL_CONTENT,
+        fields,
+        body: Body::Full(slice(&body, start, end)),
+        coding: Coding::Identity,
     }
 }
 
@@ -404,6 +429,10 @@ fn arriving_answer(
 ) -> Answer {
     let mut status = head.status;
     let mut reader = reader;
+    if let Some(part) = &head.part {
+        let bytes = part.first..part.end();
+        fields.insert(CONTENT_RANGE, range::content_range(&bytes, part.total));
+    }
     if status == StatusCode::OK {
         fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }

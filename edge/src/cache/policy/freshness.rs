@@ -245,11 +245,11 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
 }
 
 /// The Age field: the first member of what may wrongly be a list; anything but an integer counts for nothing (RFC
-/// 9111 section 5.1).
+/// 9111 section 5.1). What follows a semicolon is passed over: to take the number before it is the safe reading.
 fn age_value(headers: &HeaderMap) -> Duration {
     headers
         .get(AGE)
-        .and_then(|line| line.as_bytes().split(|byte| *byte == b',').next())
+        .and_then(|line| line.as_bytes().split(|byte| matches!(byte, b',' | b';')).next())
         .and_then(|first| delta_seconds(first.trim_ascii()))
         .unwrap_or_default()
 }
@@ -572,7 +572,8 @@ mod tests {
         check(&[("date", &at(-20)), ("age", "10")], 0, 20_000);
         check(&[("age", "10, 20")], 0, 10_000);
         check(&[("age", "10"), ("age", "20")], 0, 10_000);
-        for ignored in ["-1", "1.5", "a10", "10a", "", ", 10", "\"10\"", "10;x=y"] {
+        check(&[("age", "10;x=y, 20")], 0, 10_000);
+        for ignored in ["-1", "1.5", "a10", "10a", "", ", 10", "\"10\"", ";10"] {
             check(&[("age", ignored)], 0, 0);
         }
         check(&[("age", "99999999999999999999")], 0, (1 << 31) * 1000);

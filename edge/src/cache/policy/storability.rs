@@ -52,7 +52,7 @@ pub enum NotStored {
     NoStore,
     /// The memory for bodies in flight is used up.
     OverBudget,
-    /// It is a 206.
+    /// It is a 206 that cannot be told to be a part of something.
     Partial,
     /// `private`.
     Private,
@@ -136,19 +136,24 @@ pub fn storable(
 }
 
 /// The fields of a response that are stored with it (RFC 9111 section 3.1): all but those that end with this
-/// connection, that concern a proxy, or that a qualified `private` or `no-cache` names.
-pub fn stored_fields(headers: &HeaderMap, directives: &ResponseDirectives) -> HeaderMap {
+/// connection, that concern a proxy, or that a qualified `private` or `no-cache` names. The latter are given back as
+/// well: they are for the client that asked, and for nobody after it.
+pub fn stored_fields(headers: &HeaderMap, directives: &ResponseDirectives) -> (HeaderMap, HeaderMap) {
     let mut stored = headers.clone();
     hop::remove(&mut stored);
+    let mut withheld = HeaderMap::new();
     let named = directives
         .private
         .fields()
         .iter()
         .chain(directives.no_cache.fields());
     for name in named {
+        for value in stored.get_all(name) {
+            withheld.append(name.clone(), value.clone());
+        }
         stored.remove(name);
     }
-    stored
+    (stored, withheld)
 }
 
 /// Statuses that may be stored without being told to: RFC 9110 section 15.1, less 206.
@@ -419,7 +424,8 @@ mod tests {
             ("x-kept", "2"),
             ("cache-control", "private=\"x-secret\", no-cache=\"x-checked\""),
         ]);
-        let stored = stored_fields(&received, &ResponseDirectives::parse(&received));
+        let (stored, withheld) = stored_fields(&received, &ResponseDirectives::parse(&received));
+        assert_eq!(withheld, fields(&[("x-secret", "1"), ("x-checked", "1")]));
         let mut names: Vec<_> = stored.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(names, ["cache-control", "content-type", "x-kept", "x-kept"]);
