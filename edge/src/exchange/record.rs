@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
 use http::header::{REFERER, USER_AGENT};
 use http::uri::PathAndQuery;
+use http::{HeaderValue, StatusCode};
 
 use super::message::Request;
 use crate::cache::policy::storability::NotStored;
