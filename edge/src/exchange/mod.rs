@@ -37,7 +37,7 @@ use tokio::runtime::Handle;
 use self::error::Failure;
 use self::fetch::{Arriving, Fetched};
 use self::lookup::{Lookup, Stale};
-use self::message::{Request, Response};
+use self::message::{Answering, Request, Response};
 use self::order::Order;
 pub use self::own::Refused;
 pub use self::parts::{Cache, Parts, PurgeMethod, Routes};
@@ -127,7 +127,12 @@ impl Exchange {
     }
 
     /// Answers a request.
-    pub async fn run(self: &Arc<Self>, request: Request) -> Response {
+    pub fn run(self: &Arc<Self>, request: Request) -> Answering {
+        let exchange = Arc::clone(self);
+        Answering::later(async move { exchange.proceed(request).await })
+    }
+
+    async fn proceed(self: &Arc<Self>, request: Request) -> Response {
         if request.target.path() == READY_PATH {
             return self.ready(request);
         }
