@@ -86,10 +86,9 @@ pub const KEYS: &[KeyDoc] = &[
     key("origin.*.urls", "list of URLs", "not set", "kind \"http\": several servers instead, the first choice first"),
     key("origin.*.host", "string", "the URL's", "kind \"http\": what Host says; \"preserve\" is the first of the site's hosts"),
     key("origin.*.fields", "table", "none", "kind \"http\": fields that every request to the origin carries"),
-    key("origin.*.fields.*", "string", "", "The value of a field"),
     key("origin.*.ca", "path", "the system's authorities", "kind \"http\": a PEM file with the only authorities that may vouch for the servers"),
     key("origin.*.health", "path in a URL", "not set", "kind \"http\": asked every 5 s; a server that does not answer 2xx is left out"),
-    key("origin.*.connections", "integer", "1024", "kind \"http\": connections to each server at once"),
+    key("origin.*.connections", "integer", "1024 to a server", "kind \"http\": connections to each server at once"),
 
     key("site[].hosts", "list of names", "", "The names the site answers to; \"*.example.com\" stands for one label"),
     key("site[].origin", "string", "", "The origin's name"),
