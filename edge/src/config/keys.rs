@@ -82,7 +82,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("origin.*.timeouts.operation", "duration", "\"8s\"", "All attempts, up to the answer's head"),
     key("origin.*.timeouts.attempts", "integer", "3", "Attempts in all"),
     key("origin.*.timeouts.pool_idle", "duration", "\"20s\"", "How long an unused connection is kept"),
-    key("origin.*.url", "URL", "", "kind \"http\": the server, with a prefix for every path if need be"),
+    key("origin.*.url", "URL", "not set", "kind \"http\": the server, with a prefix for every path if need be"),
     key("origin.*.urls", "list of URLs", "not set", "kind \"http\": several servers instead, the first choice first"),
     key("origin.*.host", "string", "the URL's", "kind \"http\": what Host says; \"preserve\" is the first of the site's hosts"),
     key("origin.*.fields", "table", "none", "kind \"http\": fields that every request to the origin carries"),

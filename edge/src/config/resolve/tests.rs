@@ -296,7 +296,7 @@ fn what_an_http_origin_is_told_is_checked() {
         &["13 origin.app.buckets: belongs to an origin of kind \"s3\""],
     );
     check_more(
-        "[origin.b]\nkind = \"s3\"\nbuckets = [{ name = \"n\", region = \"r\" }]\nurl = \"http://a\"\n",
+        "[origin.b]\nkind = \"s3\"\nbuckets = [{ name = \"name\", region = \"r\" }]\nurl = \"http://a\"\n",
         &["16 origin.b.url: belongs to an origin of kind \"http\""],
     );
 }
@@ -305,7 +305,7 @@ fn what_an_http_origin_is_told_is_checked() {
 fn the_host_that_is_preserved_is_one_name() {
     let wild = with_app("url = \"http://a\"\nhost = \"preserve\"")
         .replace("\"cdn.example.com\"", "\"*.example.com\", \"a.example\"");
-    check(&wild, &["16 site[0].hosts: begins with a wildcard"]);
+    check(&wild, &["15 site[0].hosts: begins with a wildcard"]);
     let swapped = wild.replace(
         "\"*.example.com\", \"a.example\"",
         "\"a.example\", \"*.example.com\"",
