@@ -85,7 +85,7 @@ impl Exchange {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             received: self.clock.now(),
         };
-        let response = self.run(request).await;
+        let response = self.proceed(request).await;
         let said = response.headers.get_all(respond::CACHE_STATUS).iter().next_back();
         let cache_status = said
             .and_then(|value| value.to_str().ok())
