@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AGE, DATE, RETRY_AFTER};
+use http::header::{AGE, DATE, ETAG, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
 use super::Exchange;
@@ -30,8 +30,12 @@ impl Exchange {
         let asked: Vec<_> = order.asked_back().collect();
         let fields: Vec<_> = asked.iter().map(|stored| &stored.head.origin_fields).collect();
         let nothing_new;
+        // One that was stored for another request serves this one only if the origin names it.
+        let is_named = order.stored.is_some() || answer.headers.contains_key(ETAG);
         let (at, news) = match validation::confirmed(&fields, &answer.headers) {
             Confirmed::None => return None,
+            _ if !is_named => return None,
+            Confirmed::Unchanged(_) if order.stored.is_none() => return None,
             Confirmed::Updated(at) => (at, &answer.headers),
             Confirmed::Unchanged(at) => {
                 tracing::debug!(

@@ -178,7 +178,8 @@ impl Exchange {
         let entry = self.cache.memory.find(&order.key)?;
         let serves = |stored: &&Arc<StoredResponse>| {
             let head = &stored.head;
-            head.position >= leader.position
+            head.part.is_none()
+                && head.position >= leader.position
                 && head.lifetime.is_fresh(head.age(now))
                 && !head.lifetime.no_cache
                 && head.suits(&order.headers)

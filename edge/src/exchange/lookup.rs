@@ -13,8 +13,8 @@ use crate::cache::status::Forward;
 use crate::cache::store::{Memory, StoredResponse};
 use crate::clock::Timestamp;
 
+use super::answer;
 use super::message::Request;
-use super::respond;
 
 /// What the cache has to say to a request.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ fn absent(
 fn serves(part: &Part, request: &Request, stored: &StoredResponse) -> bool {
     request.method == Method::GET
         && part.serves(&request.headers).is_some()
-        && respond::if_range_holds(request, &stored.head)
+        && answer::if_range_holds(request, &stored.head)
 }
 
 fn weigh(

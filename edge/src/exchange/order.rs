@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::fetch::Arriving;
 use super::message::Request;
-use super::{Routed, respond, select};
+use super::{Routed, answer, select};
 use crate::cache::key::Key;
+use crate::cache::policy::partial;
 use crate::cache::policy::storability::NotStored;
 use crate::cache::policy::validation;
 use crate::cache::store::StoredResponse;
@@ -60,19 +61,20 @@ impl Order {
         })
     }
 
-    /// Asks for what is missing of `part` only, where that is one range.
+    /// Asks for what is missing of `part` only, where that is one range, and where what comes could be combined with
+    /// it.
     pub(super) fn complete(mut self, part: Option<Arc<StoredResponse>>) -> Self {
-        let rest = part.as_ref().and_then(|part| part.head.part?.rest());
-        if let Some(rest) = rest.filter(|_| self.range.is_none() && !self.head) {
-            let total = part
-                .as_ref()
-                .and_then(|part| part.head.part)
-                .map(|part| part.total);
+        let Some(part) = part.filter(|_| self.range.is_none() && !self.head) else {
+            return self;
+        };
+        let fields = &part.head.origin_fields;
+        let held = part.head.part.filter(|_| partial::combinable(fields, fields));
+        if let Some((held, rest)) = held.and_then(|held| Some((held, held.rest()?))) {
             self.range = Some(AskedRange::From {
                 first: rest.start,
-                last: (Some(rest.end) != total).then(|| rest.end.saturating_sub(1)),
+                last: (rest.end != held.total).then(|| rest.end.saturating_sub(1)),
             });
-            self.part = part;
+            self.part = Some(part);
             self.others = Vec::new();
         }
         self
@@ -138,7 +140,7 @@ pub(super) fn of_large(request: &Request, arriving: &Arriving) -> Option<AskedRa
         return None;
     }
     let asked = request.headers.get(RANGE)?;
-    if !respond::if_range_holds(request, &arriving.head) {
+    if !answer::if_range_holds(request, &arriving.head) {
         return None;
     }
     match range::select(asked, arriving.length?) {
