@@ -81,7 +81,7 @@ impl Exchange {
         if let Some(left) = forwards_left {
             relay.fields.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
         }
-        let told = self.pass_on(origin, relay, site, key, request.host.clone());
+        let told = self.pass_over(origin, relay, site, key, request.host.clone());
         match told.await {
             Ok(Ok(relayed)) => self.pass_back(request, site, &routes.name, &routes.via, relayed),
             Ok(Err(error)) => {
@@ -93,7 +93,7 @@ impl Exchange {
     }
 
     /// Asks the origin on the control plane, and follows the body of its answer there.
-    fn pass_on(
+    fn pass_over(
         self: &Arc<Self>,
         origin: Arc<Origin>,
         relay: Relay,
