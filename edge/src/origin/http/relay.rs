@@ -3,8 +3,9 @@
 //! What has reached a server once is never sent again unless RFC 9110 9.2.2 allows it: the method is idempotent, there was
 //! no content, and a connection that had been used before ended without a byte of an answer.
 
-use ::http::header::CONTENT_LENGTH;
+use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ::http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
@@ -65,12 +66,19 @@ impl Server {
         let fields = self.fields.of_relay(&relay);
         let has_content = relay.content.is_some();
         let course = relay.content.as_ref().map(super::Upload::course);
+        let length = relay.content.as_ref().map(|upload| upload.size_hint().exact());
         let content = relay
             .content
             .map(|upload| upload.map_err(Into::into).boxed_unsync());
         let mut request = Request::new(content.unwrap_or_else(no_content));
         *request.uri_mut() = target(&self.prefix, &relay.path, relay.query.as_deref())?;
         *request.headers_mut() = fields;
+        // hyper leaves the content of a GET out unless its framing is said.
+        if length == Some(None) {
+            request
+                .headers_mut()
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         // RFC 9110 8.6: a method that has content says so where there is none.
         if !has_content && matches!(relay.method, Method::POST | Method::PUT | Method::PATCH) {
             request

@@ -4,3 +4,4 @@ mod application;
 mod faults;
 mod fetching;
 mod relaying;
+mod servers;
