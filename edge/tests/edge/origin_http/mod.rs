@@ -4,3 +4,5 @@ mod application;
 mod faults;
 mod fetching;
 mod law;
+mod relaying;
+mod servers;
