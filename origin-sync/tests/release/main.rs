@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use origin_sync::bucket::{Options, Server};
+use origin_sync::bucket::{Meta, Options, Query, Server};
 use origin_sync::release::{Channel, Manifest, Opened, Sha256, Trust, layout};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -132,15 +132,61 @@ impl World {
 
     /// The keys of the bucket that begin so, below the prefix.
     pub fn keys(&self, beginning: &str) -> Vec<String> {
-        let root = self.dir().join("bucket");
-        assert!(root.exists());
-        let query = origin_sync::bucket::Query {
+        let query = Query {
             prefix: format!("{PREFIX}{beginning}"),
-            ..origin_sync::bucket::Query::default()
+            delimiter: String::new(),
+            after: None,
+            limit: usize::MAX,
         };
         let page = self.server.store().list(BUCKET, &query).unwrap();
-        let keys = page.entries.into_iter().map(|(key, _)| key);
-        keys.map(|key| key.strip_prefix(PREFIX).unwrap().to_owned()).collect()
+        let keys = page
+            .entries
+            .iter()
+            .map(|record| record.key.strip_prefix(PREFIX).unwrap().to_owned());
+        keys.collect()
+    }
+
+    /// The bytes of an object.
+    pub async fn object(&self, key: &str) -> bytes::Bytes {
+        let (_, bytes) = self
+            .server
+            .store()
+            .read(BUCKET, &format!("{PREFIX}{key}"))
+            .await
+            .unwrap();
+        bytes
+    }
+
+    /// Replaces an object, as somebody can who holds the bucket.
+    pub async fn replace(&self, key: &str, bytes: impl Into<bytes::Bytes>) {
+        let key = format!("{PREFIX}{key}");
+        self.server
+            .store()
+            .put(BUCKET, &key, bytes, Meta::default())
+            .await
+            .unwrap();
+    }
+
+    /// The manifest of a version, as a reader believes it.
+    pub async fn manifest(&self, name: &str, version: &str) -> Opened<Manifest> {
+        let (name, version) = (name.parse().unwrap(), version.parse().unwrap());
+        let bytes = self.object(&layout::manifest(&name, &version)).await;
+        Manifest::open(&bytes, &self.trust(), &name, &version).unwrap()
+    }
+
+    /// The channel of a name, as a reader believes it.
+    pub async fn channel(&self, name: &str) -> Channel {
+        let name = name.parse().unwrap();
+        let bytes = self.object(&layout::channel(&name)).await;
+        Channel::open(&bytes, &self.trust(), &name).unwrap().document
+    }
+
+    /// Every blob that a version names is there, with its own bytes.
+    pub async fn whole(&self, name: &str, version: &str) {
+        for (digest, size) in self.manifest(name, version).await.document.blobs() {
+            let bytes = self.object(&layout::blob(&digest)).await;
+            assert_eq!((Sha256::of(&bytes), bytes.len() as u64), (digest, size));
+        }
     }
 
     /// Whose word counts.
@@ -148,4 +194,19 @@ impl World {
         let read = |role: &str| std::fs::read_to_string(self.dir().join(format!("keys/{role}.pub"))).unwrap();
         Trust::parse([read("release"), read("channel")]).unwrap()
     }
+}
+
+/// Text that resembles a script; each `salt` another one, alike but for a line.
+pub fn script(lines: usize, salt: &str) -> Vec<u8> {
+    let mut text = String::new();
+    for line in 0..lines {
+        let shade = (line * 7919) % 1013;
+        text.push_str(&format!(
+            "function f{shade}(a, b) {{ return this.g{line}(a + {shade}, b); }}\n"
+        ));
+        if line == lines / 2 {
+            text.push_str(&format!("var version = \"{salt}\";\n"));
+        }
+    }
+    text.into_bytes()
 }
