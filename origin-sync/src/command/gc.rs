@@ -65,25 +65,23 @@ pub(super) async fn run(arguments: Arguments) -> Result<Code, Failure> {
     // Blobs before manifests: what a manifest names that comes in between was listed as unnamed, and is looked up below.
     let blobs = remote.list(layout::BLOBS).await?;
     let manifests = remote.list(layout::RELEASES).await?;
-    let mut by_name: BTreeMap<Name, Vec<(Version, Listed)>> = BTreeMap::new();
+    let mut by_name: BTreeMap<Name, Vec<Listed>> = BTreeMap::new();
     for listed in manifests {
-        let Some((name, version)) = layout::manifest_of(&listed.key) else {
-            continue;
-        };
-        by_name.entry(name).or_default().push((version, listed));
+        if let Some((name, _)) = layout::manifest_of(&listed.key) {
+            by_name.entry(name).or_default().push(listed);
+        }
     }
     let mut kept: Vec<(Name, Version)> = Vec::new();
     let mut gone: Vec<String> = Vec::new();
-    for (name, mut versions) in by_name {
+    for (name, listed) in by_name {
         let pointed = pointed_to(&remote, &name, &trust).await?;
-        versions.sort_by_key(|(_, listed)| std::cmp::Reverse(listed.modified));
         let others = arguments.name.as_ref().is_some_and(|only| *only != name);
-        for (place, (version, listed)) in versions.into_iter().enumerate() {
+        for (place, (version, listed)) in Listed::newest_first(&listed).into_iter().enumerate() {
             let last = (place as u64) < arguments.keep;
-            if others || last || pointed.contains(&version) || !old(&listed) {
+            if others || last || pointed.contains(&version) || !old(listed) {
                 kept.push((name.clone(), version));
             } else {
-                gone.push(listed.key);
+                gone.push(listed.key.clone());
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::promote::manifest;
 use crate::push::media::pinnable;
 use crate::release::integrity;
 use crate::release::{Alias, Channel, CodingName, File, Manifest, Name, Role, Trust, Version, layout};
-use crate::remote::Remote;
+use crate::remote::{Listed, Remote};
 
 /// What to say.
 #[derive(Debug, clap::Args)]
@@ -107,8 +107,7 @@ pub(super) async fn status(arguments: StatusArguments) -> Result<Code, Failure> 
     for name in names {
         let in_force = flip::read(&remote, &name, &trust).await?;
         let channel = in_force.map(|in_force| in_force.opened.document);
-        let mut listed = remote.list(&layout::manifests(&name)).await?;
-        listed.sort_by_key(|object| std::cmp::Reverse(object.modified));
+        let listed = remote.list(&layout::manifests(&name)).await?;
         let mut edges = Vec::new();
         for named in arguments.edges.all() {
             let edge = Edge::new(named, token.clone())?;
@@ -118,9 +117,9 @@ pub(super) async fn status(arguments: StatusArguments) -> Result<Code, Failure> 
             expired: channel
                 .as_ref()
                 .is_some_and(|channel| channel.expired(now::seconds())),
-            releases: listed
-                .iter()
-                .filter_map(|object| Some(layout::manifest_of(&object.key)?.1))
+            releases: Listed::newest_first(&listed)
+                .into_iter()
+                .map(|(version, _)| version)
                 .collect(),
             name,
             channel,

@@ -10,7 +10,7 @@ use crate::release::channel::Channel;
 use crate::release::coding::DICTIONARY_BYTES_MAX;
 use crate::release::envelope::Document;
 use crate::release::{Manifest, Role, Sha256, Trust, Version, layout};
-use crate::remote::{Error, Remote};
+use crate::remote::{Error, Listed, Remote};
 
 /// The manifests of the releases before: those that aliases point to, then the last ones pushed. One that cannot be
 /// believed is left out, and said: it costs bytes on the wire, not the release.
@@ -22,11 +22,10 @@ pub(super) async fn sources(
     if options.dictionaries == 0 {
         return Ok(Vec::new());
     }
-    let mut listed = remote.list(&layout::manifests(&options.name)).await?;
-    listed.sort_by_key(|object| std::cmp::Reverse(object.modified));
-    let pushed = listed
-        .iter()
-        .filter_map(|object| Some(layout::manifest_of(&object.key)?.1));
+    let listed = remote.list(&layout::manifests(&options.name)).await?;
+    let pushed = Listed::newest_first(&listed)
+        .into_iter()
+        .map(|(version, _)| version);
     let mut versions: Vec<Version> = pointed_to(remote, options, trust).await?;
     versions.extend(pushed);
     let mut seen = HashSet::from([options.version.clone()]);

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::{ATTEMPT, ATTEMPTS, Error, PACE_MIN, Remote};
-use crate::release::Sha256;
+use crate::release::{Sha256, Version, layout};
 
 /// An object that was read.
 #[derive(Clone, Debug)]
@@ -44,6 +44,25 @@ pub struct Listed {
     pub modified: i64,
 }
 
+impl Listed {
+    /// The versions of a list of manifests, the last one pushed first. S3 tells the second only, so of one second the
+    /// higher version counts as the later one.
+    pub fn newest_first(listed: &[Self]) -> Vec<(Version, &Self)> {
+        let version = |object: &Self| Some(layout::manifest_of(&object.key)?.1);
+        let mut versions: Vec<(Version, &Self)> = listed
+            .iter()
+            .filter_map(|object| Some((version(object)?, object)))
+            .collect();
+        versions.sort_by(|(one, object), (other, later)| {
+            later
+                .modified
+                .cmp(&object.modified)
+                .then_with(|| other.count_order(one))
+        });
+        versions
+    }
+}
+
 impl Remote {
     /// The object at this key, if there is one. More than `bytes_max` is an error.
     pub async fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Object>, Error> {
@@ -60,7 +79,7 @@ impl Remote {
 
     /// The blob of this digest: what came was hashed.
     pub async fn blob(&self, digest: &Sha256, bytes_max: u64) -> Result<Option<Bytes>, Error> {
-        let key = crate::release::layout::blob(digest);
+        let key = layout::blob(digest);
         let Some(object) = self.get(&key, bytes_max).await? else {
             return Ok(None);
         };

@@ -80,8 +80,7 @@ impl Remote {
                 Err(error) if error.status() == Some(404) && matches!(expect, Expect::Etag(_)) => {
                     return Ok(Stored::Not);
                 }
-                Err(error) => return Err(error),
-                Ok(()) => return Ok(Stored::Now),
+                done => return done,
             }
         }
     }
@@ -119,7 +118,7 @@ impl Remote {
         Ok(())
     }
 
-    async fn put_whole(&self, key: &str, body: &Body, expect: &Expect) -> Result<(), Error> {
+    async fn put_whole(&self, key: &str, body: &Body, expect: &Expect) -> Result<Stored, Error> {
         let (absent, etag) = conditions(expect);
         let operation = self
             .client
@@ -139,10 +138,11 @@ impl Remote {
             .body(ByteStream::from(body.bytes.clone()));
         let patience = aws_sdk_s3::config::Builder::new().timeout_config(timeouts(body.bytes.len() as u64));
         let sent = operation.customize().config_override(patience).send().await;
-        sent.map(|_| ()).map_err(|error| self.failed("PUT", key, error))
+        sent.map(|_| Stored::Now)
+            .map_err(|error| self.failed("PUT", key, error))
     }
 
-    async fn put_in_parts(&self, key: &str, body: &Body, expect: &Expect) -> Result<(), Error> {
+    async fn put_in_parts(&self, key: &str, body: &Body, expect: &Expect) -> Result<Stored, Error> {
         let begun = self
             .client
             .create_multipart_upload()
@@ -175,7 +175,7 @@ impl Remote {
         done
     }
 
-    async fn parts(&self, key: &str, upload: &str, body: &Body, expect: &Expect) -> Result<(), Error> {
+    async fn parts(&self, key: &str, upload: &str, body: &Body, expect: &Expect) -> Result<Stored, Error> {
         let mut completed = Vec::new();
         let mut rest = body.bytes.clone();
         let mut number = 0;
@@ -210,6 +210,8 @@ impl Remote {
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(completed))
             .build();
+        // S3 reads all parts before it answers.
+        let patience = aws_sdk_s3::config::Builder::new().timeout_config(timeouts(body.bytes.len() as u64));
         let sent = self
             .client
             .complete_multipart_upload()
@@ -219,10 +221,19 @@ impl Remote {
             .multipart_upload(parts)
             .set_if_none_match(absent)
             .set_if_match(etag)
+            .customize()
+            .config_override(patience)
             .send()
             .await;
-        sent.map(|_| ())
-            .map_err(|error| self.failed("complete the upload of", key, error))
+        let Err(error) = sent else {
+            return Ok(Stored::Now);
+        };
+        let error = self.failed("complete the upload of", key, error);
+        // The upload is gone because an attempt whose answer was lost has completed it: the caller looks at what is there.
+        if error.status() == Some(404) && self.stat(key).await?.is_some() {
+            return Ok(Stored::Not);
+        }
+        Err(error)
     }
 
     fn failed<E>(&self, operation: &'static str, key: &str, error: SdkError<E, HttpResponse>) -> Error

@@ -22,7 +22,7 @@ use crate::{BUCKET, PREFIX, World};
 
 /// What an edge does wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Lie {
+pub(crate) enum Lie {
     /// Nothing.
     #[default]
     None,
@@ -37,9 +37,9 @@ pub enum Lie {
 }
 
 /// A scripted edge: admin listener and public door at one address.
-pub struct Edge {
+pub(crate) struct Edge {
     /// Where it is.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
@@ -53,7 +53,7 @@ struct Shared {
 
 impl Edge {
     /// Starts one on the bucket of a world.
-    pub async fn start(world: &World, lie: Lie) -> Self {
+    pub(crate) async fn start(world: &World, lie: Lie) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shared = Arc::new(Shared {
             store: world.server.store().clone(),
@@ -85,7 +85,7 @@ impl Edge {
     }
 
     /// The requests so far: method and path, and the body of a purge.
-    pub fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.shared.asked.lock().unwrap().clone()
     }
 }

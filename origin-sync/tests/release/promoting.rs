@@ -259,7 +259,11 @@ async fn what_a_flip_would_stand_on_is_looked_at_first() {
         )
         .await;
     world.replace(&key, b"png".as_slice()).await;
-    // Of somebody who holds the bucket and no key.
+}
+
+#[tokio::test]
+async fn documents_of_somebody_who_holds_the_bucket_and_no_key_are_not_believed() {
+    let world = world().await;
     let stranger = World::new().await;
     stranger.folder("dist", &[("lock.js", b"evil")]);
     stranger.good("push dist --name lock --release 1.0.1").await;
