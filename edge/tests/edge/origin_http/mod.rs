@@ -3,5 +3,6 @@
 mod application;
 mod faults;
 mod fetching;
+mod over_h2;
 mod relaying;
 mod servers;
