@@ -101,7 +101,7 @@ async fn content_over_http2_reaches_the_application_whole_and_is_no_flood() {
 #[tokio::test(flavor = "multi_thread")]
 async fn content_over_http2_that_breaks_off_never_reaches_the_application_as_whole() {
     let app = Application::start(|seen| vec![Act::Send(ok("", &seen.body.len().to_string()))]).await;
-    let (node, mut client, _dir) = connect(&app, "[limits]\ncontent_bytes = \"10\"\n").await;
+    let (node, mut client, _dir) = connect(&app, "[limits]\ncontent_bytes = 10\n").await;
     client.send(head(1, "PUT", &[])).await;
     client.send(frame(DATA, 0, 1, b"half")).await;
     client.send(frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])).await;
