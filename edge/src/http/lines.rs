@@ -305,7 +305,7 @@ mod tests {
         const HEAD: &str = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         for (bad, spoiled) in [
             ("2;\nxx\r\n0\r\n\r\n", "2;\0xx\r\n0\r\n\r\n"),
-            ("2\r\nxx\n0\r\n\r\n", "2\r\nxx\00\r\n\r\n"),
+            ("2\r\nxx\n0\r\n\r\n", "2\r\nxx\x000\r\n\r\n"),
             ("0\r\nT: a\n\r\n", "0\r\nT: a\0\r\n"),
         ] {
             check(&format!("{HEAD}{bad}"), &format!("{HEAD}{spoiled}"));

@@ -149,14 +149,19 @@ impl Pool {
         let before = lease.received.load(Ordering::Relaxed);
         let told = Interim::listen(&mut request);
         let sent = tokio::select! {
-            sent = lease.sender.try_send_request(request) => sent,
+            // A flood counts although the answer behind it has come.
+            biased;
             () = told.too_many() => {
                 return Err(Failed {
-                    error: Error::new(Kind::HttpProtocolError, format!("more than {INTERIM_MAX} interim answers")),
+                    error: Error::new(
+                        Kind::HttpProtocolError,
+                        format!("more than {INTERIM_MAX} interim answers"),
+                    ),
                     is_unanswered: false,
                     request: None,
                 });
             }
+            sent = lease.sender.try_send_request(request) => sent,
         };
         match sent {
             Ok(response) => {
