@@ -171,7 +171,7 @@ impl Failure {
                 handling,
                 detail: Some(detail),
             }
-            .write(name),
+            .write(name, None),
         )
     }
 

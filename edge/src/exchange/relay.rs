@@ -17,10 +17,8 @@ use super::error::{self, Failure};
 use super::message::{Body, Request, Response, Scheme};
 use super::record::Record;
 use super::{Exchange, respond};
-use crate::cache::epoch::{Purge, Url};
 use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
-use crate::cache::policy::invalidation;
 use crate::cache::status::{Forward, Handling, Outcome, Status};
 use crate::fields::dates;
 use crate::origin::http::{Course, Upload, UploadFault};
@@ -115,7 +113,8 @@ impl Exchange {
                 Err(error) => return drop(tell.send(Err(error))),
             };
             // Before anybody hears of the change, nothing older is left.
-            exchange.invalidate(&site, &key, &host, &method, &answer);
+            let answered = (answer.status, &answer.headers);
+            exchange.invalidate(&site, &key, (&method, &host), answered);
             let is_empty = matches!(answer.body, origin::Body::Empty);
             let (writer, joiner) = inflight::open(answer.length.filter(|_| !is_empty), None);
             let relayed = Relayed {
@@ -148,31 +147,6 @@ impl Exchange {
             Body::Empty,
             None,
         )
-    }
-
-    /// RFC 9111 4.4: after a change, nothing that was stored under its target, or under one of the same host that the
-    /// answer names, is used again; nor is what is being fetched at this moment.
-    fn invalidate(&self, site: &Site, key: &Key, host: &str, method: &Method, answer: &origin::Answer) {
-        if !invalidation::invalidates(method, answer.status) {
-            return;
-        }
-        let named = invalidation::named_targets(&answer.headers, host).filter_map(|target| {
-            let (path, query) = match target.split_once('?') {
-                Some((path, query)) => (path, Some(query)),
-                None => (target.as_str(), None),
-            };
-            site.key(path, query).ok()
-        });
-        let urls = std::iter::once(key.clone()).chain(named).map(|key| Url {
-            host: key.host().to_owned(),
-            path: key.path().to_owned(),
-            query: key.query().map(str::to_owned),
-        });
-        let purge = Purge {
-            urls: urls.collect(),
-            ..Purge::default()
-        };
-        self.cache.epochs.purge(&purge);
     }
 
     fn pass_back(

@@ -3,6 +3,7 @@
 mod application;
 mod faults;
 mod fetching;
+mod law;
 mod over_h2;
 mod relaying;
 mod servers;
