@@ -190,7 +190,7 @@ impl Exchange {
             handling,
             detail: None,
         };
-        fields.append(respond::CACHE_STATUS, said.write(name));
+        fields.append(respond::CACHE_STATUS, said.write(name, None));
         if request.method == Method::HEAD
             && let Some(length) = length
         {
