@@ -113,7 +113,8 @@ impl Exchange {
                 Err(error) => return drop(tell.send(Err(error))),
             };
             // Before anybody hears of the change, nothing older is left.
-            exchange.invalidate(&site, &key, (&method, &host), (answer.status, &answer.headers));
+            let answered = (answer.status, &answer.headers);
+            exchange.invalidate(&site, &key, (&method, &host), answered);
             let is_empty = matches!(answer.body, origin::Body::Empty);
             let (writer, joiner) = inflight::open(answer.length.filter(|_| !is_empty), None);
             let relayed = Relayed {
