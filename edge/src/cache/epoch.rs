@@ -4,11 +4,13 @@
 //! everything. A fetch takes the position of its start, and what it stores carries that position: a purge with a
 //! higher one purges it, however long the fetch took. Nothing is scanned, whatever the number of stored responses.
 //!
-//! This does not know the fleet's purge log, nor who may purge.
+//! Where there is a [`Journal`], a purge is on record before it takes effect, so that it still holds after a restart. This
+//! does not know the fleet's purge log, nor who may purge.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::key::Key;
 use super::tag::Tag;
@@ -47,6 +49,22 @@ pub struct Url {
     pub path: String,
     /// The canonical query. Without one, every query of the path is purged.
     pub query: Option<String>,
+}
+
+impl Url {
+    /// From the text under which it is noted.
+    fn of_text(text: &str) -> Option<Self> {
+        let (host, rest) = text.split_once('|')?;
+        let (path, query) = match rest.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (rest, None),
+        };
+        Some(Self {
+            host: host.into(),
+            path: path.into(),
+            query,
+        })
+    }
 }
 
 /// What is purged by prefix: every path of the host that begins with this text.
@@ -89,9 +107,34 @@ pub enum Standing {
     },
 }
 
+/// Where purges are put on record, for a restart.
+pub trait Journal: std::fmt::Debug + Send + Sync {
+    /// Puts a purge on record. It blocks until it is there.
+    fn note(&self, position: Position, purge: &Purge) -> io::Result<()>;
+
+    /// Whether the record is so long that it should be written anew.
+    fn is_long(&self) -> bool;
+
+    /// Puts this on record in place of all that is there.
+    fn rewrite(&self, all: &[(Position, Purge)]) -> io::Result<()>;
+}
+
+/// A purge that holds, but not beyond a restart, for it could not be put on record.
+#[derive(Debug, thiserror::Error)]
+#[error("the purge holds now, but it could not be put on record: a restart may bring back what it removed")]
+pub struct NotOnRecord {
+    /// Its position.
+    pub position: Position,
+    /// Why.
+    pub source: io::Error,
+}
+
 /// All purges so far. Shared between threads.
 #[derive(Debug)]
 pub struct Epochs {
+    /// Held by whoever purges: positions are given in order, also while the journal is written.
+    order: Mutex<()>,
+    journal: Option<Box<dyn Journal>>,
     last: AtomicU64,
     folds: AtomicU64,
     records: RwLock<Records>,
@@ -108,11 +151,36 @@ impl Epochs {
     /// No purge yet after `start`.
     pub fn new(start: Position) -> Self {
         Self {
+            order: Mutex::new(()),
+            journal: None,
             last: AtomicU64::new(start.0),
             folds: AtomicU64::new(0),
             records: RwLock::new(Records::default()),
             records_max: RECORDS_MAX,
         }
+    }
+
+    /// What a journal holds, which goes on being written; the next purge comes after `last` at least.
+    pub fn restored(all: &[(Position, Purge)], last: Position, journal: Box<dyn Journal>) -> Self {
+        let mut epochs = Self::new(last);
+        let records = epochs.records.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (position, purge) in all {
+            records.note(purge, *position, epochs.records_max);
+            let highest = epochs.last.get_mut();
+            *highest = (*highest).max(position.0);
+        }
+        epochs.journal = Some(journal);
+        epochs
+    }
+
+    /// All that the purges so far come to, as purges.
+    pub fn all(&self) -> Vec<(Position, Purge)> {
+        self.records.read().unwrap_or_else(PoisonError::into_inner).all()
+    }
+
+    /// Whether purges are put on record, and so take their time.
+    pub fn has_journal(&self) -> bool {
+        self.journal.is_some()
     }
 
     /// The position for a fetch that begins now.
@@ -130,6 +198,29 @@ impl Epochs {
     /// When a million records are full, the older half is folded into one number: everything fetched before it is
     /// purged. That is too much rather than too little, and counted in [`Epochs::folds`].
     pub fn purge(&self, purge: &Purge) -> Position {
+        self.purge_on_record(purge)
+            .unwrap_or_else(|not_on_record| not_on_record.position)
+    }
+
+    /// As [`Epochs::purge`], and tells when it could not be put on record. It blocks where there is a journal.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be written. The purge holds all the same, until a restart.
+    pub fn purge_on_record(&self, purge: &Purge) -> Result<Position, NotOnRecord> {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Position(self.last().0.saturating_add(1));
+        let noted = self.journal.as_ref().map_or(Ok(()), |journal| journal.note(next, purge));
+        let position = self.apply(purge);
+        noted.map_err(|source| NotOnRecord { position, source })?;
+        if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_long()) {
+            // The long one is as good, if it cannot be written.
+            let _ = journal.rewrite(&self.all());
+        }
+        Ok(position)
+    }
+
+    fn apply(&self, purge: &Purge) -> Position {
         let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
         // Writers are alone here, so the next number is theirs. It is published after the records stand: a fetch that
         // reads the number before that begins before the purge, and is purged by it.
@@ -268,6 +359,47 @@ impl Records {
             widened = true;
         }
         widened
+    }
+
+    /// What is noted, as purges of one thing each. The floor is a purge of everything.
+    fn all(&self) -> Vec<(Position, Purge)> {
+        let everything = || Purge {
+            everything: true,
+            ..Purge::default()
+        };
+        let mut all = vec![(self.floor, everything())];
+        let mut add = |mark: &Mark, purge: Purge| {
+            for (position, soft) in [(mark.hard, false), (mark.soft, true)] {
+                if position > Position::default() {
+                    let purge = Purge { soft, ..purge.clone() };
+                    all.push((position, purge));
+                }
+            }
+        };
+        add(&self.everything, everything());
+        for (host, mark) in &self.hosts {
+            let hosts = vec![host.to_string()];
+            add(mark, Purge { hosts, ..Purge::default() });
+        }
+        for (tag, mark) in &self.tags {
+            let tags = Tag::new(tag).into_iter().collect();
+            add(mark, Purge { tags, ..Purge::default() });
+        }
+        for (text, mark) in &self.urls {
+            let urls = Url::of_text(text).into_iter().collect();
+            add(mark, Purge { urls, ..Purge::default() });
+        }
+        for (text, mark) in self.prefixes.values().flatten() {
+            let text = String::from_utf8_lossy(text);
+            let prefixes = text.split_once('|').map(|(host, path)| Prefix {
+                host: host.into(),
+                path: path.into(),
+            });
+            let prefixes = prefixes.into_iter().collect();
+            add(mark, Purge { prefixes, ..Purge::default() });
+        }
+        all.sort_by_key(|(position, _)| *position);
+        all
     }
 
     fn note_in(&mut self, map: impl Fn(&mut Self) -> &mut Marks, text: &str, position: Position, soft: bool) {
@@ -498,6 +630,80 @@ mod tests {
         assert_eq!((epochs.records(), epochs.last().number()), (2, 20));
         epochs.purge(&everything());
         assert_eq!(epochs.records(), 0, "nothing older matters after everything");
+    }
+
+    #[derive(Debug, Default)]
+    struct Kept(std::sync::Arc<Mutex<Vec<(Position, Purge)>>>, bool);
+
+    impl Journal for Kept {
+        fn note(&self, position: Position, purge: &Purge) -> io::Result<()> {
+            if self.1 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.lock().unwrap().push((position, purge.clone()));
+            Ok(())
+        }
+
+        fn is_long(&self) -> bool {
+            self.0.lock().unwrap().len() > 6
+        }
+
+        fn rewrite(&self, all: &[(Position, Purge)]) -> io::Result<()> {
+            *self.0.lock().unwrap() = all.to_vec();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_journal_holds_purges_the_same_things_again() {
+        let journal = Kept::default();
+        let held = std::sync::Arc::clone(&journal.0);
+        let epochs = Epochs::restored(&[], Position(5), Box::new(journal));
+        let start = epochs.now();
+        let soft = |purge: Purge| Purge { soft: true, ..purge };
+        for purge in [
+            url("/a", None),
+            url("/q", Some("v=1?|")),
+            soft(tagged("release-1")),
+            prefix("/client/"),
+            soft(host("other.example")),
+            host("gone.example"),
+            tagged("release-2"),
+            url("/b", None),
+        ] {
+            epochs.purge_on_record(&purge).unwrap();
+        }
+        let middle = Position(9);
+        let again = Epochs::restored(&held.lock().unwrap(), Position(5), Box::new(Kept::default()));
+        assert_eq!(again.last(), epochs.last());
+        let other = |host: &str| Key::new("assets", host, "/", None);
+        for (key, tags) in [
+            (key("/a", None), vec![]),
+            (key("/a", Some("x")), vec![]),
+            (key("/q", Some("v=1?|")), vec![]),
+            (key("/q", None), vec![]),
+            (key("/b", None), vec![]),
+            (key("/client/x", None), vec![]),
+            (key("/c", None), vec![tag("release-1")]),
+            (key("/c", None), vec![tag("release-2")]),
+            (key("/c", None), vec![]),
+            (other("other.example"), vec![]),
+            (other("gone.example"), vec![]),
+        ] {
+            for at in [start, middle, epochs.last()] {
+                assert_eq!(again.judge(&key, &tags, at), epochs.judge(&key, &tags, at), "{key} {tags:?} {at:?}");
+            }
+        }
+        assert_eq!(again.judge(&key("/a", None), &[], start), Standing::Purged);
+    }
+
+    #[test]
+    fn a_purge_that_cannot_be_put_on_record_holds_and_says_so() {
+        let epochs = Epochs::restored(&[], Position::default(), Box::new(Kept(Default::default(), true)));
+        let error = epochs.purge_on_record(&url("/a", None)).unwrap_err();
+        assert_eq!(error.position, epochs.last());
+        let standing = epochs.judge(&key("/a", None), &[], Position::default());
+        assert_eq!(standing, Standing::Purged);
     }
 
     #[test]

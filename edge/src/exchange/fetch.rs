@@ -12,6 +12,7 @@ use super::Exchange;
 use super::incoming::Incoming;
 use super::intake::{self, Provenance};
 use super::lookup::{self, Stale};
+use super::tier::Large;
 use super::message::Request;
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
@@ -55,18 +56,46 @@ pub struct Arriving {
     joiner: Joiner,
     /// The only reader of a body that is not kept.
     own: Mutex<Option<Reader>>,
+    /// Where a body goes that is too large for memory.
+    large: Option<Large>,
 }
 
 impl Arriving {
     /// A reader at the body's start; `None` when that is gone.
     pub fn reader(&self) -> Option<Reader> {
+        if let Some(large) = &self.large {
+            return Some(large.reader());
+        }
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
         own.or_else(|| self.joiner.join())
     }
 
+    /// A body on its way to the disk.
+    pub(super) fn to_disk(large: Large, head: Arc<Head>, length: Option<u64>) -> Self {
+        let (_, joiner) = inflight::open(length, None);
+        Self {
+            head,
+            length,
+            not_stored: None,
+            joiner,
+            own: Mutex::default(),
+            large: Some(large),
+        }
+    }
+
+    /// Whether the body goes to the disk, for it is too large for memory.
+    pub(super) fn goes_to_disk(&self) -> bool {
+        self.large.is_some()
+    }
+
+    /// Whether the byte at `first` is so far from what has come that it is better asked for alone.
+    pub(super) fn is_far(&self, first: u64) -> bool {
+        self.large.as_ref().is_some_and(|large| large.is_far(first))
+    }
+
     /// Whether the body turns out broken within `patience`. Only a body that is kept anyway is waited for.
     pub async fn breaks_within(&self, patience: Duration) -> bool {
-        if self.not_stored.is_some() || self.length.is_none() {
+        if self.not_stored.is_some() || self.length.is_none() || self.large.is_some() {
             return false;
         }
         let Some(mut reader) = self.joiner.join() else {
@@ -87,7 +116,7 @@ impl Arriving {
 pub(super) type Flights =
     crate::cache::collapse::Collapse<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 pub(super) type Following = Follower<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
-type Leading = Leader<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
+pub(super) type Leading = Leader<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 
 /// What a fetch came to.
 #[derive(Debug)]
@@ -198,7 +227,7 @@ impl Exchange {
         });
     }
 
-    async fn lead(&self, order: Order, leader: Leading) {
+    async fn lead(self: &Arc<Self>, order: Order, leader: Leading) {
         let asked = self.clock.now();
         let answer = order.origin.fetch(order.ask()).await;
         let times = Times {
@@ -219,11 +248,14 @@ impl Exchange {
                     let (freshened, verdict) = intake::freshened(stored, &order, &answer, from);
                     let freshened = Arc::new(freshened);
                     match verdict {
-                        Ok(()) => self.cache.memory.insert(&order.key, Arc::clone(&freshened)),
+                        Ok(()) => {
+                            self.cache.memory.insert(&order.key, Arc::clone(&freshened));
+                            self.store_on_disk(&order.key, &freshened);
+                        }
                         // RFC 9111 section 4.3.4: what is confirmed may have been forbidden to store meanwhile.
                         Err(why) => {
                             self.metrics().not_stored.inc(why);
-                            self.cache.memory.remove(&order.key);
+                            self.cache.remove(&order.key);
                         }
                     }
                     leader.stored(freshened);
@@ -243,7 +275,7 @@ impl Exchange {
     }
 
     /// Takes a new response in: announces its head, then passes its body on, and stores it when it came whole.
-    async fn receive(&self, order: Order, answer: Answer, times: Times, mut leader: Leading) {
+    async fn receive(self: &Arc<Self>, order: Order, answer: Answer, times: Times, mut leader: Leading) {
         let Answer {
             status,
             headers,
@@ -265,6 +297,12 @@ impl Exchange {
         let judged = intake::judge(&order, status, headers, length, from);
         let head = Arc::new(judged.head);
         let allowance = judged.verdict.and_then(|()| self.allowance(length));
+        if judged.verdict.is_ok()
+            && allowance.is_err()
+            && let Some(fill) = self.room_on_disk(&head, length).await
+        {
+            return self.take_to_disk(order, head, (body, length), fill, leader).await;
+        }
         let not_stored = allowance.as_ref().err().copied();
         if let Some(why) = not_stored {
             self.metrics().not_stored.inc(why);
@@ -278,6 +316,7 @@ impl Exchange {
             not_stored,
             joiner,
             own: Mutex::new(own),
+            large: None,
         });
         if not_stored.is_some() {
             if leader.own(arriving) {
@@ -322,7 +361,9 @@ impl Exchange {
         let whole = writer.whole();
         if let Ok(Some(whole)) = &whole {
             let stored = StoredResponse::new(Arc::clone(head), intake::own_form(head, whole.clone()));
-            self.cache.memory.insert(&order.key, Arc::new(stored));
+            let stored = Arc::new(stored);
+            self.cache.memory.insert(&order.key, Arc::clone(&stored));
+            self.store_on_disk(&order.key, &stored);
             self.metrics().stored.inc();
         }
         leader.leave();

@@ -16,6 +16,7 @@ pub mod record;
 pub mod respond;
 mod revalidate;
 pub mod select;
+mod tier;
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use self::fetch::{Arriving, Fetched, Order};
 use self::lookup::{Lookup, Stale};
 use self::message::{Request, Response};
 pub use self::own::Refused;
-pub use self::parts::{Cache, Parts, PurgeMethod, Routes};
+pub use self::parts::{Cache, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
 use self::select::Subject;
 use crate::cache::key::Key;
@@ -129,7 +130,7 @@ impl Exchange {
             return self.fail(request, None, Failure::Misdirected);
         };
         if !matches!(request.method, Method::GET | Method::HEAD) {
-            return self.other_method(request, &site);
+            return self.other_method(request, &site).await;
         }
         let key = match site.key(request.target.path(), request.target.query()) {
             Ok(key) => key,
@@ -143,16 +144,26 @@ impl Exchange {
         };
         let now = self.clock.now();
         let strict = routed.site.settings().strict;
-        match lookup::lookup(
-            &self.cache.memory,
-            &self.cache.epochs,
-            &routed.key,
-            &request,
-            strict,
-            now,
-        ) {
-            Lookup::Fresh(stored) => self.hit(request, &routed, stored, None).await,
-            Lookup::StaleAllowed(stored) => self.hit(request, &routed, stored, None).await,
+        let look = || {
+            lookup::lookup(
+                &self.cache.memory,
+                &self.cache.epochs,
+                &routed.key,
+                &request,
+                strict,
+                now,
+            )
+        };
+        let mut found = look();
+        let from_disk = found.is_nothing() && self.promote(&routed.key).await;
+        if from_disk {
+            found = look();
+        }
+        let from_disk = from_disk.then_some(Detail::Disk);
+        match found {
+            Lookup::Fresh(stored) | Lookup::StaleAllowed(stored) => {
+                self.hit(request, &routed, stored, from_disk).await
+            }
             Lookup::WhileRevalidating(stored) => {
                 if let Some(order) = order(&request, &routed, Some(Arc::clone(&stored))) {
                     self.revalidate(order);
@@ -174,8 +185,11 @@ impl Exchange {
     ) -> Response {
         let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
         let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        self.asked_again(&routed.key, &stored);
+        let detail = detail.or_else(|| tier::is_on_disk(&stored).then_some(Detail::Disk));
         let (outcome, detail) = match detail {
             None if ttl < 0 => (Outcome::HitStale, None),
+            Some(Detail::Disk) if ttl >= 0 => (Outcome::HitDisk, detail),
             None if negative => (Outcome::HitNegative, Some(Detail::Negative)),
             None => (Outcome::Hit, None),
             stale => (Outcome::HitStale, stale),
@@ -360,7 +374,8 @@ fn order(request: &Request, routed: &Routed, stored: Option<Arc<StoredResponse>>
 
 /// The single range that `request` asks of a body too large to be kept: the origin is asked for that alone.
 fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
-    if arriving.not_stored != Some(NotStored::TooLarge) || request.method != Method::GET {
+    let may_be_asked_alone = arriving.not_stored == Some(NotStored::TooLarge) || arriving.goes_to_disk();
+    if !may_be_asked_alone || request.method != Method::GET {
         return None;
     }
     // A part of one coding is of no use to a client that has to be given another.
@@ -372,6 +387,7 @@ fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
         return None;
     }
     match range::select(asked, arriving.length?) {
+        Selection::Single(part) if arriving.not_stored.is_none() && !arriving.is_far(part.start) => None,
         Selection::Single(part) => Some(AskedRange::From {
             first: part.start,
             last: Some(part.end - 1),

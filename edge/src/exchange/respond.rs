@@ -18,7 +18,7 @@ use super::{Exchange, Routed, error, intake, recode};
 use crate::cache::inflight::Reader;
 use crate::cache::policy::freshness;
 use crate::cache::status::{Outcome, Status};
-use crate::cache::store::{Form, Head};
+use crate::cache::store::{Content, Form, Head};
 use crate::clock::Timestamp;
 use crate::fields::dates;
 use crate::representation::coding::Coding;
@@ -98,7 +98,7 @@ impl Exchange {
         let head = subject.head();
         let is_head = request.method == Method::HEAD;
         match (plan, subject) {
-            (Plan::Ready(form), _) => Ok(whole(request, head, &form, etag)),
+            (Plan::Ready(form), _) => Ok(self.kept(request, routed, head, &form, etag)),
             (Plan::AsItComes, Subject::Arriving(arriving)) => {
                 let mut fields = intake::form_fields(head, head.coding, "");
                 if head.status == StatusCode::NOT_FOUND || head.status == StatusCode::GONE {
@@ -137,6 +137,27 @@ impl Exchange {
         }
     }
 
+    /// The answer with a form that is all there, in memory or on disk.
+    fn kept(
+        self: &Arc<Self>,
+        request: &Request,
+        routed: &Routed,
+        head: &Arc<Head>,
+        form: &Form,
+        etag: Option<&HeaderValue>,
+    ) -> Answer {
+        let on_disk = match &form.body {
+            Content::Memory(body) => return whole(request, head, form, body.clone(), etag),
+            Content::Disk(on_disk) => on_disk,
+        };
+        let reader = (request.method != Method::HEAD)
+            .then(|| self.read_from_disk(&routed.key, head, form.suffix, on_disk));
+        let fields = form.fields.clone();
+        let mut answer = arriving_answer(request, head, fields, on_disk.length(), reader, etag);
+        answer.coding = form.coding;
+        answer
+    }
+
     /// A form that is being made: small ones are waited for, large ones are followed.
     async fn coded(
         self: &Arc<Self>,
@@ -149,7 +170,7 @@ impl Exchange {
     ) -> Result<Answer, error::Failure> {
         let head = subject.head();
         match self.follow_form(&routed.key, subject, coding).await {
-            Some(recode::Following::Made(form)) => Ok(whole(request, head, &form, etag)),
+            Some(recode::Following::Made(form)) => Ok(self.kept(request, routed, head, &form, etag)),
             Some(recode::Following::Reader(reader)) => {
                 let fields = intake::form_fields(head, coding, suffix);
                 Ok(Answer {
@@ -165,7 +186,7 @@ impl Exchange {
                 Subject::Stored(stored) => {
                     let own = stored.own_form().ok_or_else(error::no_origin)?;
                     let etag = own.fields.get(ETAG).cloned();
-                    Ok(whole(request, head, own, etag.as_ref()))
+                    Ok(self.kept(request, routed, head, own, etag.as_ref()))
                 }
                 Subject::Arriving(arriving) => {
                     let reader = arriving.reader().ok_or_else(error::no_origin)?;
@@ -316,10 +337,15 @@ fn selection(request: &Request, head: &Head, etag: Option<&HeaderValue>, length:
     }
 }
 
-/// The answer with a form that is all there.
-fn whole(request: &Request, head: &Head, form: &Form, etag: Option<&HeaderValue>) -> Answer {
+/// The answer with a form that is in memory.
+fn whole(
+    request: &Request,
+    head: &Head,
+    form: &Form,
+    mut body: Bytes,
+    etag: Option<&HeaderValue>,
+) -> Answer {
     let mut fields = form.fields.clone();
-    let mut body = form.body.clone();
     let mut status = head.status;
     if status == StatusCode::OK {
         fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -74,7 +74,7 @@ pub(super) fn plan(request: &HeaderMap, subject: &Subject) -> Plan {
     let sizes = stored
         .forms
         .iter()
-        .map(|form| (form.coding, form.body.len() as u64));
+        .map(|form| (form.coding, form.body.len()));
     let smallest = accepted
         .smallest(sizes)
         .filter(|_| settled)
