@@ -35,6 +35,7 @@ use self::message::{Answering, Request, Response};
 pub use self::own::Refused;
 pub use self::parts::{Cache, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
+pub use self::tier::Promotions;
 use self::select::Subject;
 use crate::cache::key::Key;
 use crate::cache::policy::storability::NotStored;

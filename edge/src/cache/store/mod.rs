@@ -172,7 +172,9 @@ impl StoredResponse {
             Some(held) => *held = form,
             None => forms.push(form),
         }
-        Self::with_forms(Arc::clone(&self.head), forms)
+        let with = Self::with_forms(Arc::clone(&self.head), forms);
+        with.set_offered(self.is_offered());
+        with
     }
 
     /// Whether no purge up to `position` concerns this response, as far as was looked already.

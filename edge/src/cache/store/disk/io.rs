@@ -238,11 +238,6 @@ impl Handle {
         }
     }
 
-    pub(super) fn truncate(&self, length: u64) -> io::Result<()> {
-        self.faults.check(Op::Write, &self.path)?;
-        self.file.set_len(length)
-    }
-
     pub(super) fn sync(&self) -> io::Result<()> {
         self.faults.check(Op::Sync, &self.path)?;
         self.file.sync_data()

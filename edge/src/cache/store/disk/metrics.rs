@@ -125,7 +125,6 @@ label!(
 label!(
     /// An operation on files.
     Operation, "operation", {
-        Open = "open",
         Read = "read",
         Remove = "remove",
         Write = "write",

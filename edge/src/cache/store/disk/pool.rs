@@ -65,7 +65,7 @@ mod tests {
         let pool = Pool::start("test", 1, 1).unwrap();
         assert_eq!(pool.run(|| -> u8 { panic!("on purpose") }).await, None);
         assert_eq!(pool.run(|| 7).await, Some(7));
-        let (open, closed) = std::sync::mpsc::sync_channel::<()>(0);
+        let (open, closed) = sync_channel::<()>(0);
         let (began, begun) = oneshot::channel();
         let held = pool.run(move || {
             let _ = began.send(());

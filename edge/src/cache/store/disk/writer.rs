@@ -128,7 +128,7 @@ impl Writer {
         if body.len() as u64 > self.shared.limits.body_max {
             return Err(Skip::TooLarge);
         }
-        if self.is_fresh_enough(key, stored, &forms, body.len() as u64) {
+        if self.is_fresh_enough(key, stored, &forms, &body) {
             return Ok(());
         }
         let draft = Draft {
@@ -177,8 +177,8 @@ impl Writer {
     }
 
     /// Whether the disk has this very body under a head that is nearly as new: then it is not written again.
-    fn is_fresh_enough(&self, key: &Key, stored: &StoredResponse, forms: &[FormAt], bytes: u64) -> bool {
-        if bytes <= REFRESHED_BYTES {
+    fn is_fresh_enough(&self, key: &Key, stored: &StoredResponse, forms: &[FormAt], body: &[u8]) -> bool {
+        if body.len() as u64 <= REFRESHED_BYTES {
             return false;
         }
         let variant = variant(&stored.head);
@@ -190,16 +190,22 @@ impl Writer {
         if age.is_none_or(|age| age >= REFRESHED_AFTER) {
             return false;
         }
-        let Ok(Some((_, held, _))) = super::log::read(&self.shared, slot.log, slot.offset, slot.length) else {
+        let read = super::log::read(&self.shared, slot.log, slot.offset, slot.length);
+        let Ok(Some((record, held, behind))) = read else {
             return false;
         };
-        meta::decode(&held).is_some_and(|held| {
-            held.key == *key
-                && held.forms == forms
-                && held.head.etag.is_some()
-                && held.head.etag == stored.head.etag
-                && held.head.position == stored.head.position
-        })
+        let is_alike = |held: meta::Meta| {
+            held.key == *key && held.forms == forms && held.head.position == stored.head.position
+        };
+        if !meta::decode(&held).is_some_and(is_alike) || record.body_length != body.len() as u64 {
+            return false;
+        }
+        // An entity tag may lie; bytes do not, and to read them costs less than to write them.
+        let held = match record.kind {
+            Kind::External => bodies::read_whole(&self.shared, slot.body_file, record.body_length).ok().flatten(),
+            _ => super::frame::read_chunks(&behind, self.shared.place(slot.log, slot.offset), 0),
+        };
+        held.as_deref() == Some(body)
     }
 
     fn inline(&mut self, draft: &Draft<'_>, body: &[u8]) -> io::Result<bool> {
