@@ -66,7 +66,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("cache.disk.path", "path", "no disk tier", "The folder of a second, larger store, which a restart finds again: one for each node, on a local disk"),
     key("cache.disk.size", "size", "", "Bytes that its files may take; at least 16MiB. Memory of about 70 bytes for each stored response comes on top of cache.memory"),
 
-    key("origin.*.kind", "\"s3\"", "", "What the origin is"),
+    key("origin.*.kind", "\"s3\" or \"http\"", "", "What the origin is"),
     key("origin.*.credentials", "\"environment\", \"anonymous\" or a table", "\"environment\"", "Where credentials come from; the environment is AWS_*, a profile, or the machine's role"),
     key("origin.*.credentials.access_key_id", "string", "", "A fixed access key, for S3-compatible stores"),
     key("origin.*.credentials.secret_access_key_file", "path", "not set", "The file with its secret key"),
@@ -83,7 +83,13 @@ pub const KEYS: &[KeyDoc] = &[
     key("origin.*.timeouts.operation", "duration", "\"8s\"", "All attempts, up to the answer's head"),
     key("origin.*.timeouts.attempts", "integer", "3", "Attempts in all"),
     key("origin.*.timeouts.pool_idle", "duration", "\"20s\"", "How long an unused connection is kept"),
-    later("origin.*.url", "URL", "The address of an origin of kind \"http\""),
+    key("origin.*.url", "URL", "not set", "kind \"http\": the server, with a prefix for every path if need be"),
+    key("origin.*.urls", "list of URLs", "not set", "kind \"http\": several servers instead, the first choice first"),
+    key("origin.*.host", "string", "the URL's", "kind \"http\": what Host says; \"preserve\" is the first of the site's hosts"),
+    key("origin.*.fields", "table", "none", "kind \"http\": fields that every request to the origin carries"),
+    key("origin.*.ca", "path", "the system's authorities", "kind \"http\": a PEM file with the only authorities that may vouch for the servers"),
+    key("origin.*.health", "path in a URL", "not set", "kind \"http\": asked every 5 s; a server that does not answer 2xx is left out"),
+    key("origin.*.connections", "integer", "1024 to a server", "kind \"http\": connections to each server at once"),
 
     key("site[].hosts", "list of names", "", "The names the site answers to; \"*.example.com\" stands for one label"),
     key("site[].origin", "string", "", "The origin's name"),

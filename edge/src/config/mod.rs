@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod file;
 mod keys;
+mod origin;
 mod reader;
 mod resolve;
 mod units;
@@ -19,6 +20,10 @@ pub use check::{Checked, check};
 pub use error::{ConfigError, Errors};
 pub use file::{load, parse};
 pub use keys::{KEYS, KeyDoc, markdown};
+pub use origin::{
+    Bucket, Credentials, HttpOrigin, HttpServer, Origin, OriginHost, OriginKind, OriginTimeouts, S3Origin,
+    Secret,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,106 +144,6 @@ pub struct Disk {
     pub size_bytes: u64,
 }
 
-/// An origin.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Origin {
-    /// The name that sites use.
-    pub name: String,
-    /// What it is.
-    pub kind: OriginKind,
-}
-
-/// The kinds of origin.
-#[derive(Clone, Debug, PartialEq)]
-pub enum OriginKind {
-    /// One or more buckets, in order of preference.
-    S3(S3Origin),
-}
-
-/// Buckets with the same content, in order of preference.
-#[derive(Clone, Debug, PartialEq)]
-pub struct S3Origin {
-    /// Where credentials come from.
-    pub credentials: Credentials,
-    /// The buckets, first choice first. Never empty.
-    pub buckets: Vec<Bucket>,
-    /// Deadlines and retries.
-    pub timeouts: OriginTimeouts,
-}
-
-/// Where S3 credentials come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credentials {
-    /// Requests are not signed.
-    Anonymous,
-    /// The standard chain: AWS_* variables, profile, web identity, ECS, IMDSv2.
-    Environment,
-    /// Fixed keys, the secret read from a file: for the demo, for tests, and for S3-compatible stores.
-    Static {
-        /// The access key's id.
-        access_key_id: String,
-        /// The secret key.
-        secret_access_key: Secret,
-    },
-}
-
-/// A text that never shows in a log.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// One bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    /// The bucket's name; with the region it is the bucket's id.
-    pub name: String,
-    /// The region.
-    pub region: String,
-    /// Put before every key; empty, or ends with a slash.
-    pub prefix: String,
-    /// An S3-compatible endpoint instead of AWS.
-    pub endpoint: Option<String>,
-    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
-    pub path_style: bool,
-    /// A key that always exists, by which a 403 for a missing key is told from bad credentials.
-    pub canary: Option<String>,
-}
-
-/// How long an origin may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OriginTimeouts {
-    /// TCP and TLS to the origin.
-    pub connect: Duration,
-    /// Between bytes of an answer.
-    pub read: Duration,
-    /// One attempt, up to the answer's head.
-    pub attempt: Duration,
-    /// All attempts, up to the answer's head.
-    pub operation: Duration,
-    /// Attempts in all.
-    pub attempts: u32,
-    /// How long an unused connection is kept.
-    pub pool_idle: Duration,
-}
-
-impl Default for OriginTimeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(1),
-            read: Duration::from_secs(2),
-            attempt: Duration::from_secs(4),
-            operation: Duration::from_secs(8),
-            attempts: 3,
-            pool_idle: Duration::from_secs(20),
-        }
-    }
-}
-
 /// One site: the names it answers to and how it behaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Site {
@@ -246,6 +151,8 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// The origin's name.
     pub origin: String,
+    /// Whether the origin is one of kind `http`, to which requests with any method are relayed.
+    pub relays: bool,
     /// The set of fields that responses carry.
     pub preset: Preset,
     /// RFC 9111 without our defaults.

@@ -101,7 +101,7 @@ impl Exchange {
             (Plan::Ready(form), _) => Ok(self.kept(request, routed, head, &form, etag)),
             (Plan::AsItComes, Subject::Arriving(arriving)) => {
                 let mut fields = intake::form_fields(head, head.coding, "");
-                if head.status == StatusCode::NOT_FOUND || head.status == StatusCode::GONE {
+                if is_missing(head.status, routed) {
                     return Ok(missing(head, fields, routed));
                 }
                 if let Some(length) = arriving.length {
@@ -147,7 +147,7 @@ impl Exchange {
         etag: Option<&HeaderValue>,
     ) -> Answer {
         let on_disk = match &form.body {
-            Content::Memory(body) => return whole(request, head, form, body.clone(), etag),
+            Content::Memory(body) => return whole(request, routed, head, form, body.clone(), etag),
             Content::Disk(on_disk) => on_disk,
         };
         let reader = (request.method != Method::HEAD)
@@ -340,6 +340,7 @@ fn selection(request: &Request, head: &Head, etag: Option<&HeaderValue>, length:
 /// The answer with a form that is in memory.
 fn whole(
     request: &Request,
+    routed: &Routed,
     head: &Head,
     form: &Form,
     mut body: Bytes,
@@ -349,7 +350,7 @@ fn whole(
     let mut status = head.status;
     if status == StatusCode::OK {
         fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    } else if body.is_empty() && (status == StatusCode::NOT_FOUND || status == StatusCode::GONE) {
+    } else if body.is_empty() && is_missing(status, routed) {
         body = error::fill(&mut fields, status, request.target.path());
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
     }
@@ -437,6 +438,12 @@ fn arriving_answer(
         body,
         coding: head.coding,
     }
+}
+
+/// Whether it is a bucket's word for what it does not hold. What an application says of that goes on as it is.
+fn is_missing(status: StatusCode, routed: &Routed) -> bool {
+    let is_gone = status == StatusCode::NOT_FOUND || status == StatusCode::GONE;
+    is_gone && !routed.site.settings().relays
 }
 
 /// A 404 or 410 that has just come: S3's own body is XML for machines, so it gets one that suits the path.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, ETAG};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::fetch::{Arriving, Leading, Order};
 use super::incoming::Incoming;
@@ -259,6 +259,16 @@ impl DiskSource {
         }
     }
 
+    /// The fields of the request that the response was chosen by.
+    fn varied(&self) -> HeaderMap {
+        let fields = self.head.vary.iter().flat_map(|vary| vary.fields());
+        let known = fields.filter_map(|(name, value)| {
+            let value = HeaderValue::from_bytes(value?).ok()?;
+            Some((name.clone(), value))
+        });
+        known.collect()
+    }
+
     /// Goes on with the origin's own bytes from `at`, if it still has the same (RFC 9110 section 13.1.5: a strong entity tag
     /// names the very bytes).
     async fn resume(&self, writer: &mut Writer, at: u64, end: Option<u64>) -> Result<(), Broken> {
@@ -271,6 +281,9 @@ impl DiskSource {
         };
         let ask = Ask {
             path: self.key.path().to_owned(),
+            query: self.key.query().map(str::to_owned),
+            site: self.key.host().to_owned(),
+            fields: self.varied(),
             range: Some(range),
             ..Ask::default()
         };
