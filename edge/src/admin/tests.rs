@@ -725,17 +725,19 @@ async fn the_purge_method_obeys_the_same_rules() {
         }
         node.admin
             .purge_method(&PurgeMethod {
-            host: "cdn.example.com",
-            target: &target,
-            headers: &headers,
-            client: "203.0.113.7".parse().unwrap(),
-        })
-        .await
+                host: "cdn.example.com",
+                target: &target,
+                headers: &headers,
+                client: "203.0.113.7".parse().unwrap(),
+            })
+            .await
     };
     let auth = ("authorization", "Bearer secret-purger");
     assert_eq!(ask("/a.js", &[]).await.status(), 401);
     assert_eq!(
-        ask("/a.js", &[("authorization", "Bearer secret-reader")]).await.status(),
+        ask("/a.js", &[("authorization", "Bearer secret-reader")])
+            .await
+            .status(),
         403
     );
     assert_eq!(ask("/../a.js", &[auth]).await.status(), 400);

@@ -210,7 +210,10 @@ impl Epochs {
     pub fn purge_on_record(&self, purge: &Purge) -> Result<Position, NotOnRecord> {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Position(self.last().0.saturating_add(1));
-        let noted = self.journal.as_ref().map_or(Ok(()), |journal| journal.note(next, purge));
+        let noted = self
+            .journal
+            .as_ref()
+            .map_or(Ok(()), |journal| journal.note(next, purge));
         let position = self.apply(purge);
         noted.map_err(|source| NotOnRecord { position, source })?;
         if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_long()) {
@@ -371,7 +374,10 @@ impl Records {
         let mut add = |mark: &Mark, purge: Purge| {
             for (position, soft) in [(mark.hard, false), (mark.soft, true)] {
                 if position > Position::default() {
-                    let purge = Purge { soft, ..purge.clone() };
+                    let purge = Purge {
+                        soft,
+                        ..purge.clone()
+                    };
                     all.push((position, purge));
                 }
             }
@@ -379,15 +385,33 @@ impl Records {
         add(&self.everything, everything());
         for (host, mark) in &self.hosts {
             let hosts = vec![host.to_string()];
-            add(mark, Purge { hosts, ..Purge::default() });
+            add(
+                mark,
+                Purge {
+                    hosts,
+                    ..Purge::default()
+                },
+            );
         }
         for (tag, mark) in &self.tags {
             let tags = Tag::new(tag).into_iter().collect();
-            add(mark, Purge { tags, ..Purge::default() });
+            add(
+                mark,
+                Purge {
+                    tags,
+                    ..Purge::default()
+                },
+            );
         }
         for (text, mark) in &self.urls {
             let urls = Url::of_text(text).into_iter().collect();
-            add(mark, Purge { urls, ..Purge::default() });
+            add(
+                mark,
+                Purge {
+                    urls,
+                    ..Purge::default()
+                },
+            );
         }
         for (text, mark) in self.prefixes.values().flatten() {
             let text = String::from_utf8_lossy(text);
@@ -396,7 +420,13 @@ impl Records {
                 path: path.into(),
             });
             let prefixes = prefixes.into_iter().collect();
-            add(mark, Purge { prefixes, ..Purge::default() });
+            add(
+                mark,
+                Purge {
+                    prefixes,
+                    ..Purge::default()
+                },
+            );
         }
         all.sort_by_key(|(position, _)| *position);
         all
@@ -691,7 +721,11 @@ mod tests {
             (other("gone.example"), vec![]),
         ] {
             for at in [start, middle, epochs.last()] {
-                assert_eq!(again.judge(&key, &tags, at), epochs.judge(&key, &tags, at), "{key} {tags:?} {at:?}");
+                assert_eq!(
+                    again.judge(&key, &tags, at),
+                    epochs.judge(&key, &tags, at),
+                    "{key} {tags:?} {at:?}"
+                );
             }
         }
         assert_eq!(again.judge(&key("/a", None), &[], start), Standing::Purged);

@@ -289,7 +289,9 @@ impl Reader {
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         if let Some(lazy) = self.lazy.take() {
             let first = std::mem::take(&mut self.skip);
-            self.left = self.left.or(lazy.length.map(|length| length.saturating_sub(first)));
+            self.left = self
+                .left
+                .or(lazy.length.map(|length| length.saturating_sub(first)));
             (lazy.begin)(first, self.left);
         }
         loop {

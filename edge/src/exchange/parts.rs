@@ -9,9 +9,9 @@ use http::HeaderValue;
 use tokio::runtime::Handle;
 
 use super::fetch::Flights;
-use super::tier::Promotions;
 use super::message::Request;
 use super::record::Sinks;
+use super::tier::Promotions;
 use crate::cache::epoch::Epochs;
 use crate::cache::key::Key;
 use crate::cache::store::{Budget, Disk, Memory};

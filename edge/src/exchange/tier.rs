@@ -71,7 +71,10 @@ impl Exchange {
     async fn restore(&self, disk: &Disk, key: &Key) -> bool {
         let mut restored = false;
         for loaded in disk.load(key).await {
-            let standing = self.cache.epochs.judge(key, &loaded.head.tags, loaded.head.position);
+            let standing = self
+                .cache
+                .epochs
+                .judge(key, &loaded.head.tags, loaded.head.position);
             if standing == Standing::Purged {
                 continue;
             }
@@ -151,7 +154,8 @@ impl Exchange {
         leader.arriving(Arc::new(Arriving::to_disk(large, Arc::clone(&head), length)));
         let mut written = 0;
         while let Some(chunk) = body.chunk().await {
-            let Ok(chunk) = chunk.inspect_err(|error| tracing::warn!(%error, written, "the origin's body broke"))
+            let Ok(chunk) =
+                chunk.inspect_err(|error| tracing::warn!(%error, written, "the origin's body broke"))
             else {
                 // Those who read it are told, and go on by themselves as far as the origin lets them.
                 return leader.leave();
@@ -198,7 +202,8 @@ pub(super) struct Large {
 impl Large {
     /// A reader of it.
     pub(super) fn reader(&self) -> Reader {
-        self.exchange.read_from_disk(&self.key, &self.head, "", &self.body)
+        self.exchange
+            .read_from_disk(&self.key, &self.head, "", &self.body)
     }
 
     /// Whether the byte at `first` is far from what has come.
@@ -274,7 +279,9 @@ impl DiskSource {
     async fn resume(&self, writer: &mut Writer, at: u64, end: Option<u64>) -> Result<(), Broken> {
         let routes = self.exchange.routes();
         let origin = routes.origins.find(self.key.origin()).filter(|_| self.is_own);
-        let origin = origin.filter(|_| is_strong(self.head.etag.as_ref())).ok_or(Broken::Disk)?;
+        let origin = origin
+            .filter(|_| is_strong(self.head.etag.as_ref()))
+            .ok_or(Broken::Disk)?;
         let range = AskedRange::From {
             first: at,
             last: end.map(|end| end.saturating_sub(1)),

@@ -62,7 +62,8 @@ fn cache(exchange: &Exchange) -> Value {
     let cache = exchange.cache();
     let disk = cache.disk.as_ref().map(|disk| {
         let totals = disk.totals();
-        let site = |site: &SiteTotal| json!({"name": site.name, "entries": site.entries, "bytes": site.bytes});
+        let site =
+            |site: &SiteTotal| json!({"name": site.name, "entries": site.entries, "bytes": site.bytes});
         json!({
             "folder": disk.folder().display().to_string(),
             "working": totals.working,

@@ -39,12 +39,15 @@ fn status(answer: &Answer) -> &str {
 }
 
 fn body(seed: usize, length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at / 253 + at * 5 + seed * 11) as u8).collect()
+    (0..length)
+        .map(|at| (at / 253 + at * 5 + seed * 11) as u8)
+        .collect()
 }
 
 /// Waits until everything offered to the disk is in its files.
 async fn settle(edge: &TestEdge) {
-    edge.until("the fetches", || edge.exchange().cache().flights.is_empty()).await;
+    edge.until("the fetches", || edge.exchange().cache().flights.is_empty())
+        .await;
     edge.exchange().cache().disk.as_ref().unwrap().flush().await;
 }
 
@@ -60,7 +63,9 @@ fn url(path: &str) -> Purge {
 }
 
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     entries
         .filter(|path| path.to_str().unwrap().ends_with(ending))
         .collect()
@@ -81,7 +86,10 @@ async fn a_node_that_starts_again_answers_what_it_had_without_its_origin() {
     for (path, body) in &expected {
         let answer = edge.get(path, &[]).await;
         assert!(answer.body == *body, "{path}");
-        assert!(status(&answer).contains("fwd=uri-miss") && status(&answer).contains("stored"), "{path}");
+        assert!(
+            status(&answer).contains("fwd=uri-miss") && status(&answer).contains("stored"),
+            "{path}"
+        );
     }
     settle(&edge).await;
     edge.stop().await;
@@ -91,8 +99,16 @@ async fn a_node_that_starts_again_answers_what_it_had_without_its_origin() {
     for (path, body) in &expected {
         let answer = edge.get(path, &[]).await;
         assert!(answer.body == *body, "{path}");
-        assert!(status(&answer).starts_with("portico; hit; ttl="), "{path}: {}", status(&answer));
-        assert!(status(&answer).ends_with("; detail=disk"), "{path}: {}", status(&answer));
+        assert!(
+            status(&answer).starts_with("portico; hit; ttl="),
+            "{path}: {}",
+            status(&answer)
+        );
+        assert!(
+            status(&answer).ends_with("; detail=disk"),
+            "{path}: {}",
+            status(&answer)
+        );
     }
     // What is small is in memory now; what is large streams from the disk each time.
     assert!(!status(&edge.get("/small.js", &[]).await).contains("disk"));
@@ -119,10 +135,19 @@ async fn what_became_stale_while_the_node_was_away_is_validated_and_served_when_
     edge.advance(&bucket, Duration::from_secs(5));
     let answer = edge.get("/a.js", &[]).await;
     assert_eq!(answer.text(), "kept");
-    assert!(status(&answer).starts_with("portico; fwd=stale; fwd-status=304"), "{}", status(&answer));
+    assert!(
+        status(&answer).starts_with("portico; fwd=stale; fwd-status=304"),
+        "{}",
+        status(&answer)
+    );
     bucket.fault(Rule::new(Fault::SlowDown));
     let answer = edge.get("/b.js", &[]).await;
-    assert_eq!((answer.status, answer.text()), (200, "kept"), "{}", status(&answer));
+    assert_eq!(
+        (answer.status, answer.text()),
+        (200, "kept"),
+        "{}",
+        status(&answer)
+    );
     edge.stop().await;
 }
 
@@ -143,7 +168,10 @@ async fn a_purge_holds_after_a_restart() {
     let edge = start(&bucket, folder.path()).await;
     assert_eq!(edge.get("/a.js", &[]).await.text(), "new");
     let other = edge.get("/b.js", &[]).await;
-    assert_eq!((other.text(), status(&other).ends_with("; detail=disk")), ("old", true));
+    assert_eq!(
+        (other.text(), status(&other).ends_with("; detail=disk")),
+        ("old", true)
+    );
     edge.stop().await;
 }
 
@@ -154,7 +182,11 @@ async fn ranges_of_a_large_body_come_from_the_disk_and_from_what_has_come_so_far
     bucket.put("large.bin", whole.clone(), "max-age=600").await;
     let edge = start(&bucket, folder.path()).await;
     let barrier = Barrier::new();
-    bucket.fault(Rule::new(Fault::HoldUntil(barrier.clone())).key("large.bin").times(1));
+    bucket.fault(
+        Rule::new(Fault::HoldUntil(barrier.clone()))
+            .key("large.bin")
+            .times(1),
+    );
     let ask = async |range: &str| match range {
         "" => edge.get("/large.bin", &[]).await,
         range => edge.get("/large.bin", &[("range", range)]).await,
@@ -177,7 +209,11 @@ async fn ranges_of_a_large_body_come_from_the_disk_and_from_what_has_come_so_far
     ] {
         let answer = ask(range).await;
         assert!(answer.body == *part, "{range}");
-        assert!(status(&answer).ends_with("; detail=disk"), "{range}: {}", status(&answer));
+        assert!(
+            status(&answer).ends_with("; detail=disk"),
+            "{range}: {}",
+            status(&answer)
+        );
     }
     assert_eq!(ask("bytes=9000000-").await.status, 416);
     assert_eq!(bucket.asked("large.bin").len(), 1, "it was fetched once");
@@ -201,10 +237,18 @@ async fn a_damaged_body_is_taken_up_from_the_origin_where_it_breaks() {
         let asked = bucket.asked("large.bin").len();
         let answer = edge.get("/large.bin", &[]).await;
         assert!(answer.body == whole, "flipped at {place}");
-        assert_eq!(bucket.asked("large.bin").len(), asked + 1, "the rest was asked for");
+        assert_eq!(
+            bucket.asked("large.bin").len(),
+            asked + 1,
+            "the rest was asked for"
+        );
         assert_eq!(edge.metric("edge_disk_damaged_total{what=\"body\"}"), 1);
         let again = edge.get("/large.bin", &[]).await;
-        assert!(again.body == whole && status(&again).contains("fwd=uri-miss"), "{}", status(&again));
+        assert!(
+            again.body == whole && status(&again).contains("fwd=uri-miss"),
+            "{}",
+            status(&again)
+        );
         settle(&edge).await;
         edge.stop().await;
     }
@@ -223,10 +267,16 @@ async fn a_damaged_body_that_the_origin_has_changed_never_ends_cleanly() {
     std::fs::write(&file, bytes).unwrap();
     bucket.put("large.bin", body(2, LARGE), "max-age=600").await;
     let mut client = edge.client().await;
-    client.send(crate::support::request("GET", "/large.bin", &[])).await;
+    client
+        .send(crate::support::request("GET", "/large.bin", &[]))
+        .await;
     assert_eq!(client.head().await.unwrap().status, 200);
     let broken = client.rest().await;
-    assert!(broken.len() < LARGE && body(1, LARGE).starts_with(&broken), "{}", broken.len());
+    assert!(
+        broken.len() < LARGE && body(1, LARGE).starts_with(&broken),
+        "{}",
+        broken.len()
+    );
     assert!(edge.get("/large.bin", &[]).await.body == body(2, LARGE));
     edge.stop().await;
 }
@@ -235,21 +285,35 @@ async fn a_damaged_body_that_the_origin_has_changed_never_ends_cleanly() {
 async fn a_disk_that_fills_up_fails_no_answer() {
     let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
     let edge = start(&bucket, folder.path()).await;
-    edge.exchange().cache().disk.as_ref().unwrap().faults().add(DiskFault {
-        op: Op::Write,
-        name: "",
-        failing: Failing::Error(ENOSPC),
-        after: 5,
-        times: u32::MAX,
-    });
+    edge.exchange()
+        .cache()
+        .disk
+        .as_ref()
+        .unwrap()
+        .faults()
+        .add(DiskFault {
+            op: Op::Write,
+            name: "",
+            failing: Failing::Error(ENOSPC),
+            after: 5,
+            times: u32::MAX,
+        });
     for n in 0..10 {
         let (small, large) = (format!("{n}.js"), format!("{n}.bin"));
         bucket.put(&small, body(n, 20_000), "max-age=600").await;
         bucket.put(&large, body(n, LARGE), "max-age=600").await;
         let (small, large) = (format!("/{small}"), format!("/{large}"));
-        let answers = all(vec![edge.get(&small, &[]), edge.get(&large, &[]), edge.get(&large, &[])]).await;
+        let answers = all(vec![
+            edge.get(&small, &[]),
+            edge.get(&large, &[]),
+            edge.get(&large, &[]),
+        ])
+        .await;
         assert!(answers[0].body == body(n, 20_000), "{n}");
-        assert!(answers[1].body == body(n, LARGE) && answers[2].body == body(n, LARGE), "{n}");
+        assert!(
+            answers[1].body == body(n, LARGE) && answers[2].body == body(n, LARGE),
+            "{n}"
+        );
     }
     assert!(edge.metric("edge_disk_errors_total{operation=\"write\"}") > 0);
     assert_eq!(edge.metric("edge_disk_working"), 0);

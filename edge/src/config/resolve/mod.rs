@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::reader::{Table, Value};
 use super::{
-    AccessLog, Admin, Cache, CertificateFiles, Config, Disk, Drain, Limits, Listen, Log, LogFormat, Scope, Token,
+    AccessLog, Admin, Cache, CertificateFiles, Config, Disk, Drain, Limits, Listen, Log, LogFormat, Scope,
+    Token,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

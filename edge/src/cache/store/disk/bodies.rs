@@ -84,7 +84,13 @@ pub enum Unreadable {
 }
 
 impl OnDisk {
-    pub(super) fn new(disk: Disk, file: u32, total: u64, (first, length): (u64, u64), owner: (u64, u32)) -> Self {
+    pub(super) fn new(
+        disk: Disk,
+        file: u32,
+        total: u64,
+        (first, length): (u64, u64),
+        owner: (u64, u32),
+    ) -> Self {
         Self {
             disk,
             file,
@@ -114,7 +120,9 @@ impl OnDisk {
     /// How many bytes can be read by now.
     pub fn ready(&self) -> u64 {
         let known = self.length.unwrap_or(u64::MAX);
-        self.growth.as_ref().map_or(known, |growth| growth.borrow().written)
+        self.growth
+            .as_ref()
+            .map_or(known, |growth| growth.borrow().written)
     }
 
     /// Begins to read.
@@ -131,7 +139,9 @@ impl OnDisk {
             let shared = &self.disk.0.shared;
             let mut index = shared.index();
             let slots = index.find(fingerprint);
-            let held = slots.iter().find(|slot| slot.variant == variant && slot.body_file == self.file);
+            let held = slots
+                .iter()
+                .find(|slot| slot.variant == variant && slot.body_file == self.file);
             if let Some(slot) = held {
                 index.remove_at(fingerprint, slot.log, slot.offset);
                 drop(index);
@@ -193,7 +203,9 @@ impl BodyReader {
         let Some(growth) = &mut self.body.growth else {
             return self.body.length.ok_or(Unreadable::Gone);
         };
-        let grown = growth.wait_for(|growth| growth.written > at || growth.end != Ending::Open).await;
+        let grown = growth
+            .wait_for(|growth| growth.written > at || growth.end != Ending::Open)
+            .await;
         let grown = *grown.map_err(|_| Unreadable::Gone)?;
         match grown.end {
             Ending::Failed => Err(Unreadable::Gone),
@@ -427,8 +439,15 @@ impl Fill {
             }
             self.reserved += STEP_BYTES;
         }
-        let (shared, handle, file) = (Arc::clone(&self.inner.shared), Arc::clone(&self.handle), self.file);
-        let job = self.inner.writes.run(move || write_batch(&shared, &handle, file, from, &bytes));
+        let (shared, handle, file) = (
+            Arc::clone(&self.inner.shared),
+            Arc::clone(&self.handle),
+            self.file,
+        );
+        let job = self
+            .inner
+            .writes
+            .run(move || write_batch(&shared, &handle, file, from, &bytes));
         match tokio::time::timeout(WRITE_PATIENCE, job).await {
             Ok(Some(Ok(()))) => {}
             Ok(Some(Err(error))) => {

@@ -85,7 +85,10 @@ impl Log {
                 self.shared.metrics.evicted.inc(Evicted::Spared);
                 continue;
             }
-            let removed = self.shared.index().remove_at(record.fingerprint, log, listed.offset);
+            let removed = self
+                .shared
+                .index()
+                .remove_at(record.fingerprint, log, listed.offset);
             if let Some(removed) = removed {
                 self.shared.drop_body(removed.body_file);
                 self.shared.metrics.evicted.inc(Evicted::Removed);

@@ -126,7 +126,8 @@ impl Record {
             body_file: from.u32()?,
             written: from.u32()?,
         };
-        let is_sane = record.meta_length as usize <= META_MAX && (record.body_file == 0) != (kind == Kind::External);
+        let is_sane =
+            record.meta_length as usize <= META_MAX && (record.body_file == 0) != (kind == Kind::External);
         is_sane.then_some(record)
     }
 
@@ -254,7 +255,11 @@ impl Directory {
             out.u32(record.written);
             out.u32(listed.offset);
         }
-        let place = Place { store, file, offset: 0 };
+        let place = Place {
+            store,
+            file,
+            offset: 0,
+        };
         let length = out.0.len() as u64;
         let mut hasher = place.hasher(b'd');
         hasher.update(&end.to_le_bytes());
@@ -278,7 +283,11 @@ impl Directory {
     pub(super) fn decode(bytes: &[u8], store: u64, file: u32, end: u64) -> Option<Self> {
         let (covered, trailer) = bytes.split_at_checked(bytes.len().checked_sub(DIRECTORY_END)?)?;
         let (_, crc) = trailer.split_last_chunk::<4>()?;
-        let place = Place { store, file, offset: 0 };
+        let place = Place {
+            store,
+            file,
+            offset: 0,
+        };
         let mut hasher = place.hasher(b'd');
         hasher.update(&end.to_le_bytes());
         hasher.update(covered);

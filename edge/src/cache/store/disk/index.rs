@@ -227,7 +227,11 @@ impl Index {
     /// The fingerprints and slots of everything: for verification.
     pub(super) fn all(&self) -> Vec<(u64, Slot)> {
         let each = |(fingerprint, slots): (&u64, &Slots)| -> Vec<(u64, Slot)> {
-            slots.as_slice().iter().map(|slot| (*fingerprint, *slot)).collect()
+            slots
+                .as_slice()
+                .iter()
+                .map(|slot| (*fingerprint, *slot))
+                .collect()
         };
         self.slots.iter().flat_map(each).collect()
     }

@@ -54,7 +54,11 @@ impl Disk {
         let loaded = tokio::time::timeout(READ_PATIENCE, self.0.reads.run(job)).await;
         match loaded {
             Ok(Some(loaded)) => {
-                let found = if loaded.is_empty() { Found::Miss } else { Found::Hit };
+                let found = if loaded.is_empty() {
+                    Found::Miss
+                } else {
+                    Found::Hit
+                };
                 self.0.shared.metrics.lookups.inc(found);
                 loaded
             }
@@ -112,7 +116,9 @@ fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<
             shared.damaged(fingerprint, slot, Damage::File);
         }
     };
-    let found = read(shared, slot.log, slot.offset, slot.length).inspect_err(gone).ok()?;
+    let found = read(shared, slot.log, slot.offset, slot.length)
+        .inspect_err(gone)
+        .ok()?;
     let found = found.and_then(|(record, meta, body)| Some((record, meta::decode(&meta)?, body)));
     let Some((record, meta, body)) = found else {
         shared.damaged(fingerprint, slot, Damage::Record);

@@ -141,7 +141,9 @@ impl Active {
         let directory = &mut self.directory;
         let site = *self.sites.entry(entry.site).or_insert_with(|| {
             let name = index.sites().get(usize::from(entry.site));
-            directory.sites.push(name.map(|site| site.name.clone()).unwrap_or_default());
+            directory
+                .sites
+                .push(name.map(|site| site.name.clone()).unwrap_or_default());
             u16::try_from(directory.sites.len() - 1).unwrap_or(u16::MAX)
         });
         directory.position = directory.position.max(entry.position);
@@ -199,10 +201,17 @@ pub(super) fn scan(bytes: &[u8], store: u64, id: u32) -> Directory {
         };
         at += skip;
         let rest = rest.get(skip..).unwrap_or_default();
-        at += match u32::try_from(at).ok().and_then(|offset| prove(rest, store, id, offset)) {
+        at += match u32::try_from(at)
+            .ok()
+            .and_then(|offset| prove(rest, store, id, offset))
+        {
             Some((record, key_and_head)) => {
                 let listed = list(&mut directory, record, key_and_head, at);
-                if listed { usize::try_from(record.length()).unwrap_or(usize::MAX) } else { 1 }
+                if listed {
+                    usize::try_from(record.length()).unwrap_or(usize::MAX)
+                } else {
+                    1
+                }
             }
             None => 1,
         };
@@ -244,7 +253,12 @@ fn list(directory: &mut Directory, record: Record, meta: &[u8], at: usize) -> bo
 }
 
 /// A whole record, read and proved: its header, its metadata, and its body's bytes with their checksums.
-pub(super) fn read(shared: &Shared, log: u32, offset: u32, length: u32) -> io::Result<Option<(Record, Vec<u8>, Vec<u8>)>> {
+pub(super) fn read(
+    shared: &Shared,
+    log: u32,
+    offset: u32,
+    length: u32,
+) -> io::Result<Option<(Record, Vec<u8>, Vec<u8>)>> {
     let file = shared.io.open(&log_name(log), false)?;
     let bytes = file.read_at(u64::from(offset), length as usize)?;
     shared.metrics.read_bytes.add(bytes.len() as u64);
@@ -253,6 +267,9 @@ pub(super) fn read(shared: &Shared, log: u32, offset: u32, length: u32) -> io::R
         return Ok(None);
     };
     let meta = meta.to_vec();
-    let body = bytes.get(RECORD_HEADER + meta.len()..).unwrap_or_default().to_vec();
+    let body = bytes
+        .get(RECORD_HEADER + meta.len()..)
+        .unwrap_or_default()
+        .to_vec();
     Ok((record.length() == u64::from(length)).then_some((record, meta, body)))
 }

@@ -171,7 +171,9 @@ fn write_lifetime(out: &mut Out, lifetime: &Lifetime) {
     out.flag(*must_revalidate);
     out.flag(*no_cache);
     let place = SOURCES.iter().position(|known| known == source);
-    out.u8(place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX));
+    out.u8(place
+        .and_then(|place| u8::try_from(place).ok())
+        .unwrap_or(u8::MAX));
 }
 
 fn read_lifetime(from: &mut In<'_>) -> Option<Lifetime> {
@@ -221,7 +223,10 @@ pub(super) mod tests {
         let mut fields = HeaderMap::new();
         fields.insert("content-type", HeaderValue::from_static("text/javascript"));
         let vary = vec![
-            (HeaderName::from_static("accept-language"), Some(b"de".as_slice().into())),
+            (
+                HeaderName::from_static("accept-language"),
+                Some(b"de".as_slice().into()),
+            ),
             (HeaderName::from_static("x-none"), None),
         ];
         Head {
@@ -282,10 +287,8 @@ pub(super) mod tests {
     #[test]
     fn a_head_that_is_too_long_is_not_written() {
         let mut head = head();
-        head.fields.insert(
-            "x-long",
-            HeaderValue::from_bytes(&vec![b'a'; META_MAX]).unwrap(),
-        );
+        head.fields
+            .insert("x-long", HeaderValue::from_bytes(&vec![b'a'; META_MAX]).unwrap());
         let key = Key::new("assets", "cdn.example", "/a.js", None);
         assert!(encode(&key, &head, &[]).is_none());
     }

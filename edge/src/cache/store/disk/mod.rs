@@ -203,9 +203,11 @@ impl Disk {
         registry.gauge_fn("edge_disk_bytes", "Bytes of the disk tier's files.", move || {
             bytes.index().bytes as f64
         });
-        registry.gauge_fn("edge_disk_entries", "Responses stored in the disk tier.", move || {
-            entries.index().entries() as f64
-        });
+        registry.gauge_fn(
+            "edge_disk_entries",
+            "Responses stored in the disk tier.",
+            move || entries.index().entries() as f64,
+        );
     }
 
     /// Whether anything may be stored under `key`: a look into the index, no file.

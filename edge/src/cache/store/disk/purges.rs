@@ -59,7 +59,11 @@ impl Disk {
             }
         }
         let is_sound = copies.iter().flatten().any(|copy| copy.is_whole);
-        let mut all: Vec<(Position, Purge)> = copies.into_iter().flatten().flat_map(|copy| copy.purges).collect();
+        let mut all: Vec<(Position, Purge)> = copies
+            .into_iter()
+            .flatten()
+            .flat_map(|copy| copy.purges)
+            .collect();
         all.sort_by_key(|(position, _)| *position);
         all.dedup();
         let known = all.last().map_or(0, |(position, _)| position.number());

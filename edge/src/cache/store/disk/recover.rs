@@ -89,7 +89,9 @@ pub(super) fn claim(io: &Io) -> Result<Claimed, OpenError> {
         }
         Err(error) => return Err(OpenError::of(path, error)),
     }
-    let lock = io.open_or_create(LOCK).map_err(|error| OpenError::of(path, error))?;
+    let lock = io
+        .open_or_create(LOCK)
+        .map_err(|error| OpenError::of(path, error))?;
     if !lock.lock().map_err(|error| OpenError::of(path, error))? {
         return Err(OpenError::InUse(shown()));
     }
@@ -111,7 +113,11 @@ fn identify(io: &Io) -> io::Result<u64> {
         // A file of ours in its place is damage.
         Some((VERSION, ..)) | None => sweep_all(io)?,
         Some((version, ..)) => {
-            tracing::warn!(version, ours = VERSION, "the disk cache is in another format; it is set aside as {ASIDE}, and may be removed");
+            tracing::warn!(
+                version,
+                ours = VERSION,
+                "the disk cache is in another format; it is set aside as {ASIDE}, and may be removed"
+            );
             set_aside(io)?;
         }
     }
@@ -142,7 +148,10 @@ fn set_aside(io: &Io) -> io::Result<()> {
 fn sweep_all(io: &Io) -> io::Result<()> {
     let ours: Vec<String> = io.list()?.into_iter().filter(|name| is_ours(name)).collect();
     if !ours.is_empty() {
-        tracing::warn!(files = ours.len(), "the disk cache has lost its identity; it starts empty");
+        tracing::warn!(
+            files = ours.len(),
+            "the disk cache has lost its identity; it starts empty"
+        );
     }
     ours.iter().try_for_each(|name| io.remove(name))
 }
@@ -168,7 +177,9 @@ pub(super) fn recover(shared: &Shared) -> io::Result<Recovered> {
     let bodies: HashSet<u32> = names.iter().filter_map(|name| number(name, ".body")).collect();
     logs.sort_unstable();
     let last = logs.iter().chain(&bodies).max().copied().unwrap_or(0);
-    shared.ids.store(last.saturating_add(1), std::sync::atomic::Ordering::Relaxed);
+    shared
+        .ids
+        .store(last.saturating_add(1), std::sync::atomic::Ordering::Relaxed);
     let mut found = Recovered::default();
     let mut index = shared.index();
     let mut useless = Vec::new();

@@ -136,7 +136,13 @@ impl Shared {
     /// Something is not as it was written: counted, and taken out, so that it is fetched again.
     pub(super) fn damaged(&self, fingerprint: u64, slot: &Slot, what: Damage) {
         self.metrics.damaged.inc(what);
-        tracing::warn!(log = slot.log, offset = slot.offset, body = slot.body_file, ?what, "a stored response is damaged; it is dropped");
+        tracing::warn!(
+            log = slot.log,
+            offset = slot.offset,
+            body = slot.body_file,
+            ?what,
+            "a stored response is damaged; it is dropped"
+        );
         let removed = self.index().remove_at(fingerprint, slot.log, slot.offset);
         if let Some(removed) = removed {
             self.drop_body(removed.body_file);
@@ -204,5 +210,8 @@ pub(super) fn fingerprint(key: &Key) -> u64 {
         context.update(part.as_bytes());
     }
     let digest = context.finish();
-    digest.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    digest
+        .as_ref()
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -56,7 +56,13 @@ impl Lab {
             promoted_max: 2 * MIB,
         };
         let registry = Registry::default();
-        Disk::open(&options, &self.memory, self.clock.clone(), &registry, Arc::clone(&self.faults))
+        Disk::open(
+            &options,
+            &self.memory,
+            self.clock.clone(),
+            &registry,
+            Arc::clone(&self.faults),
+        )
     }
 
     fn open(&self) -> Disk {
@@ -166,7 +172,10 @@ async fn what_is_written_is_found_again_after_an_end_and_after_a_crash() {
     for disk in [crashed, lab.open()] {
         assert_eq!(disk.totals().entries, 8);
         for (n, length) in lengths.into_iter().enumerate() {
-            assert!(loaded(&disk, &key(n)).await.unwrap() == body(n, length), "{length}");
+            assert!(
+                loaded(&disk, &key(n)).await.unwrap() == body(n, length),
+                "{length}"
+            );
         }
         let found = disk.load(&key(50)).await.pop().unwrap();
         for ((at, content), (coding, suffix, body)) in found.forms.iter().zip(&coded) {
@@ -182,7 +191,9 @@ async fn what_is_written_is_found_again_after_an_end_and_after_a_crash() {
 
 #[tokio::test]
 async fn whatever_happens_to_the_files_no_wrong_byte_comes_back() {
-    let seed = std::env::var("EDGE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = std::env::var("EDGE_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("EDGE_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -209,7 +220,10 @@ async fn whatever_happens_to_the_files_no_wrong_byte_comes_back() {
         assert_eq!(disk.verify().damaged, 0, "{verified:?}");
         disk.close(Duration::from_secs(5)).await;
     }
-    assert!(served > 100, "damage takes what it hits, and not all: {served} of 480");
+    assert!(
+        served > 100,
+        "damage takes what it hits, and not all: {served} of 480"
+    );
 }
 
 /// Flips bits, truncates, swaps, deletes or fills with zeros.
@@ -259,7 +273,10 @@ async fn verification_finds_every_damaged_body_and_drops_it() {
         std::fs::write(file, bytes).unwrap();
     }
     let verified = disk.verify();
-    assert_eq!((verified.entries, verified.damaged, verified.bytes), (7, 3, 21_000_000));
+    assert_eq!(
+        (verified.entries, verified.damaged, verified.bytes),
+        (7, 3, 21_000_000)
+    );
     assert_eq!(disk.totals().entries, 7);
     assert_eq!(lab.files(".body").len(), 7, "their files are gone");
 }
@@ -325,12 +342,18 @@ async fn the_files_stay_within_their_size_and_what_is_read_stays() {
         }
     }
     assert!(loaded(&disk, &hot).await.unwrap() == body(0, 50_000));
-    assert!(loaded(&disk, &key(0)).await.is_none(), "the oldest that nobody asked for is gone");
+    assert!(
+        loaded(&disk, &key(0)).await.is_none(),
+        "the oldest that nobody asked for is gone"
+    );
     assert!(loaded(&disk, &key(1_999)).await.is_some());
     let once = key(5_000);
     disk.offer(&once, &plain(body(1, 1000)));
     disk.flush().await;
-    assert!(loaded(&disk, &once).await.is_none(), "a full disk waits for the second time");
+    assert!(
+        loaded(&disk, &once).await.is_none(),
+        "a full disk waits for the second time"
+    );
 }
 
 #[tokio::test]
@@ -350,7 +373,10 @@ async fn a_body_streams_in_and_is_read_while_it_comes_from_any_byte() {
         assert!(all.unwrap() == whole);
         assert!(tail.unwrap() == whole[2_500_001..]);
         for first in [0, 1, 65_535, 65_536, 262_144, 2_999_999, 3_000_000] {
-            assert!(read(&stored, first).await.unwrap() == whole[first as usize..], "{first}");
+            assert!(
+                read(&stored, first).await.unwrap() == whole[first as usize..],
+                "{first}"
+            );
         }
         assert!(loaded(&lab.crashed(), &key(1)).await.unwrap() == whole);
     }
@@ -377,7 +403,12 @@ async fn a_body_that_does_not_come_whole_is_never_seen() {
 
 #[tokio::test]
 async fn a_disk_that_fails_loses_nothing_that_it_had_and_is_tried_again() {
-    for failing in [Failing::Error(ENOSPC), Failing::Error(EIO), Failing::Short(100), Failing::Torn(100)] {
+    for failing in [
+        Failing::Error(ENOSPC),
+        Failing::Error(EIO),
+        Failing::Short(100),
+        Failing::Torn(100),
+    ] {
         let lab = Lab::new();
         let disk = lab.open();
         disk.offer(&key(1), &plain(body(1, 10_000)));
@@ -399,14 +430,21 @@ async fn a_disk_that_fails_loses_nothing_that_it_had_and_is_tried_again() {
         lab.faults.clear();
         disk.offer(&key(3), &plain(body(3, 10_000)));
         disk.flush().await;
-        assert_eq!(loaded(&disk, &key(3)).await.is_some(), torn, "it rests for ten seconds");
+        assert_eq!(
+            loaded(&disk, &key(3)).await.is_some(),
+            torn,
+            "it rests for ten seconds"
+        );
         lab.clock.advance(Duration::from_secs(11));
         disk.offer(&key(4), &plain(body(4, 10_000)));
         disk.flush().await;
         for disk in [disk.clone(), lab.crashed()] {
             assert!(loaded(&disk, &key(1)).await.unwrap() == body(1, 10_000));
             assert!(loaded(&disk, &key(2)).await.is_none());
-            assert!(loaded(&disk, &key(4)).await.unwrap() == body(4, 10_000), "{failing:?}");
+            assert!(
+                loaded(&disk, &key(4)).await.unwrap() == body(4, 10_000),
+                "{failing:?}"
+            );
         }
     }
 }
@@ -459,8 +497,14 @@ fn a_folder_that_cannot_be_used_says_why() {
         let error = lab.try_open().expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
     };
-    check(&|lab| std::fs::write(lab.folder(), "").unwrap(), "is not a folder");
-    check(&|lab| std::fs::remove_dir(lab.dir.path()).unwrap(), "is the disk mounted");
+    check(
+        &|lab| std::fs::write(lab.folder(), "").unwrap(),
+        "is not a folder",
+    );
+    check(
+        &|lab| std::fs::remove_dir(lab.dir.path()).unwrap(),
+        "is the disk mounted",
+    );
     let fault = |code| {
         move |lab: &Lab| {
             lab.faults.add(Fault {
@@ -514,7 +558,13 @@ async fn another_format_is_set_aside_and_a_lost_identity_starts_empty() {
 async fn leftovers_are_swept_and_strangers_left_alone() {
     let lab = Lab::new();
     lab.open().close(Duration::from_secs(5)).await;
-    for name in ["0000000007.body", "purges.a.new", "0000000009.log", "notes.txt", "12.log"] {
+    for name in [
+        "0000000007.body",
+        "purges.a.new",
+        "0000000009.log",
+        "notes.txt",
+        "12.log",
+    ] {
         std::fs::write(lab.folder().join(name), "leftover").unwrap();
     }
     let disk = lab.open();
@@ -545,7 +595,10 @@ async fn a_clock_that_was_set_back_makes_what_is_stored_just_stale() {
             fields: HeaderMap::new(),
             improvable: false,
         })];
-        disk.offer(&key(1), &Arc::new(StoredResponse::with_forms(Arc::new(written), forms)));
+        disk.offer(
+            &key(1),
+            &Arc::new(StoredResponse::with_forms(Arc::new(written), forms)),
+        );
         disk.close(Duration::from_secs(5)).await;
         let now = Timestamp::from_unix_seconds(lab.clock.now().unix_seconds() + step);
         let lab = Lab {

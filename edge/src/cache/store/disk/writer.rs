@@ -202,7 +202,9 @@ impl Writer {
         }
         // An entity tag may lie; bytes do not, and to read them costs less than to write them.
         let held = match record.kind {
-            Kind::External => bodies::read_whole(&self.shared, slot.body_file, record.body_length).ok().flatten(),
+            Kind::External => bodies::read_whole(&self.shared, slot.body_file, record.body_length)
+                .ok()
+                .flatten(),
             _ => super::frame::read_chunks(&behind, self.shared.place(slot.log, slot.offset), 0),
         };
         held.as_deref() == Some(body)
@@ -348,7 +350,11 @@ impl Writer {
         }
         self.pay();
         let mut index = self.shared.index();
-        if index.barriers.get(&fingerprint).is_some_and(|barrier| *barrier <= order) {
+        if index
+            .barriers
+            .get(&fingerprint)
+            .is_some_and(|barrier| *barrier <= order)
+        {
             index.barriers.remove(&fingerprint);
         }
     }
@@ -387,7 +393,12 @@ impl Writer {
 
 /// The forms of a response one after the other, and where each lies.
 fn gather(stored: &StoredResponse) -> (Vec<FormAt>, Vec<u8>) {
-    let in_memory = || stored.forms.iter().filter_map(|form| Some((form, form.body.in_memory()?)));
+    let in_memory = || {
+        stored
+            .forms
+            .iter()
+            .filter_map(|form| Some((form, form.body.in_memory()?)))
+    };
     let mut body = Vec::with_capacity(in_memory().map(|(_, bytes)| bytes.len()).sum());
     let mut forms = Vec::new();
     for (form, bytes) in in_memory() {
