@@ -127,8 +127,8 @@ impl std::fmt::Debug for Lazy {
     }
 }
 
-/// A reader of a body of `length` bytes that is there already, elsewhere. When the first chunk is asked for, `begin` is
-/// given the writing end, the first byte that is wanted, and how many are; it must not block.
+/// A reader of a body that is there already, elsewhere. When its first chunk is asked for, `begin` is given the writing
+/// end, the first byte that is wanted, and how many are; it must not block.
 pub fn lazy(
     length: Option<u64>,
     begin: impl FnOnce(Writer, u64, Option<u64>) + Send + Sync + 'static,
@@ -222,11 +222,6 @@ impl Writer {
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.0.lock().written
-    }
-
-    /// Whether the body is still kept whole.
-    pub fn is_kept(&self) -> bool {
-        self.0.lock().allowance.is_some()
     }
 }
 
@@ -571,8 +566,31 @@ mod tests {
         assert_eq!(budget.used(), 4);
         assert!(writer.write(Bytes::from_static(b"e")).await);
         assert_eq!(budget.used(), 0);
-        assert!(!writer.is_kept());
+        assert!(writer.0.lock().allowance.is_none());
         writer.finish();
         assert_eq!(drained(reader).await.unwrap(), b"abcde");
+    }
+
+    #[tokio::test]
+    async fn a_lazy_body_is_written_from_where_it_is_read() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let read = async |window: Option<(u64, u64)>| {
+            let told = Arc::clone(&asked);
+            let reader = lazy(Some(10), move |writer, first, length| {
+                told.lock().unwrap().push((first, length));
+                drop(writer);
+            });
+            let mut reader = match window {
+                Some((first, length)) => reader.narrowed(first, length),
+                None => reader,
+            };
+            let length = reader.length();
+            assert!(asked.lock().unwrap().is_empty(), "not before it is read");
+            let broken = reader.chunk().await;
+            assert!(matches!(broken, Some(Err(Broken::Abandoned))), "{broken:?}");
+            (length, asked.lock().unwrap().pop())
+        };
+        assert_eq!(read(None).await, (Some(10), Some((0, Some(10)))));
+        assert_eq!(read(Some((4, 3))).await, (Some(3), Some((4, Some(3)))));
     }
 }

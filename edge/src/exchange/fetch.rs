@@ -53,11 +53,11 @@ pub struct Arriving {
     pub length: Option<u64>,
     /// Why it will not be stored, if it will not.
     pub not_stored: Option<NotStored>,
-    joiner: Joiner,
+    pub(super) joiner: Joiner,
     /// The only reader of a body that is not kept.
-    own: Mutex<Option<Reader>>,
+    pub(super) own: Mutex<Option<Reader>>,
     /// Where a body goes that is too large for memory.
-    large: Option<Large>,
+    pub(super) large: Option<Large>,
 }
 
 impl Arriving {
@@ -68,29 +68,6 @@ impl Arriving {
         }
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
         own.or_else(|| self.joiner.join())
-    }
-
-    /// A body on its way to the disk.
-    pub(super) fn to_disk(large: Large, head: Arc<Head>, length: Option<u64>) -> Self {
-        let (_, joiner) = inflight::open(length, None);
-        Self {
-            head,
-            length,
-            not_stored: None,
-            joiner,
-            own: Mutex::default(),
-            large: Some(large),
-        }
-    }
-
-    /// Whether the body goes to the disk, for it is too large for memory.
-    pub(super) fn goes_to_disk(&self) -> bool {
-        self.large.is_some()
-    }
-
-    /// Whether the byte at `first` is so far from what has come that it is better asked for alone.
-    pub(super) fn is_far(&self, first: u64) -> bool {
-        self.large.as_ref().is_some_and(|large| large.is_far(first))
     }
 
     /// Whether the body turns out broken within `patience`. Only a body that is kept anyway is waited for.

@@ -3,6 +3,7 @@
 //! [`Exchange::run`] is the only place that sequences; everything it calls answers a question. It knows no version of
 //! HTTP, and it reads the clock once for the decision.
 
+mod conditions;
 pub mod error;
 pub mod fetch;
 mod incoming;

@@ -4,7 +4,7 @@
 //! it is looked up again, by the same law as everything. A body that streams from the disk and turns out damaged is taken
 //! up from the origin at that byte, if that has the same one still; else the answer ends broken, never cleanly.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, ETAG};
@@ -176,6 +176,31 @@ impl Exchange {
             self.metrics().stored.inc();
         }
         leader.leave();
+    }
+}
+
+impl Arriving {
+    /// A body on its way to the disk.
+    pub(super) fn to_disk(large: Large, head: Arc<Head>, length: Option<u64>) -> Self {
+        let (_, joiner) = inflight::open(length, None);
+        Self {
+            head,
+            length,
+            not_stored: None,
+            joiner,
+            own: Mutex::default(),
+            large: Some(large),
+        }
+    }
+
+    /// Whether the body goes to the disk, for it is too large for memory.
+    pub(super) fn goes_to_disk(&self) -> bool {
+        self.large.is_some()
+    }
+
+    /// Whether the byte at `first` is so far from what has come that it is better asked for alone.
+    pub(super) fn is_far(&self, first: u64) -> bool {
+        self.large.as_ref().is_some_and(|large| large.is_far(first))
     }
 }
 

@@ -7,7 +7,7 @@ use std::io;
 
 use super::frame::{Kind, Listed, read_chunks};
 use super::index::{Slot, Unit};
-use super::log::{Entry, Log, listing, read};
+use super::log::{Entry, Log, Read, listing, read};
 use super::meta;
 use super::metrics::{Evicted, Operation, Written};
 
@@ -101,7 +101,8 @@ impl Log {
     /// worth it: when it goes, its body says.
     fn spare(&mut self, listed: &Listed, slot: &Slot) -> io::Result<bool> {
         let is_external = listed.record.kind == Kind::External;
-        let Some((record, meta, body)) = read(&self.shared, slot.log, slot.offset, slot.length)? else {
+        let Some(Read { record, meta, body }) = read(&self.shared, slot.log, slot.offset, slot.length)?
+        else {
             return Ok(false);
         };
         let Some(known) = meta::decode(&meta) else {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::bodies::{self, OnDisk, READ_PATIENCE};
 use super::frame::{Kind, read_chunks};
 use super::index::Slot;
-use super::log::read;
+use super::log::{Read, read};
 use super::meta::{self, FormAt, Meta};
 use super::metrics::{Damage, Found, Operation};
 use super::shared::{Shared, believable, fingerprint};
@@ -94,7 +94,7 @@ impl Disk {
 
 /// The bytes of a response's body, if all of it is as it was written.
 fn prove(shared: &Shared, slot: &Slot) -> io::Result<Option<u64>> {
-    let Some((record, meta, body)) = read(shared, slot.log, slot.offset, slot.length)? else {
+    let Some(Read { record, meta, body }) = read(shared, slot.log, slot.offset, slot.length)? else {
         return Ok(None);
     };
     let is_good = match record.kind {
@@ -119,7 +119,7 @@ fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<
     let found = read(shared, slot.log, slot.offset, slot.length)
         .inspect_err(gone)
         .ok()?;
-    let found = found.and_then(|(record, meta, body)| Some((record, meta::decode(&meta)?, body)));
+    let found = found.and_then(|found| Some((found.record, meta::decode(&found.meta)?, found.body)));
     let Some((record, meta, body)) = found else {
         shared.damaged(fingerprint, slot, Damage::Record);
         return None;

@@ -252,13 +252,17 @@ fn list(directory: &mut Directory, record: Record, meta: &[u8], at: usize) -> bo
     true
 }
 
-/// A whole record, read and proved: its header, its metadata, and its body's bytes with their checksums.
-pub(super) fn read(
-    shared: &Shared,
-    log: u32,
-    offset: u32,
-    length: u32,
-) -> io::Result<Option<(Record, Vec<u8>, Vec<u8>)>> {
+/// A whole record, proved but for its body.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) record: Record,
+    pub(super) meta: Vec<u8>,
+    /// The body's bytes, with their checksums.
+    pub(super) body: Vec<u8>,
+}
+
+/// A record as it was written; `None` when it is not.
+pub(super) fn read(shared: &Shared, log: u32, offset: u32, length: u32) -> io::Result<Option<Read>> {
     let file = shared.io.open(&log_name(log), false)?;
     let bytes = file.read_at(u64::from(offset), length as usize)?;
     shared.metrics.read_bytes.add(bytes.len() as u64);
@@ -271,5 +275,5 @@ pub(super) fn read(
         .get(RECORD_HEADER + meta.len()..)
         .unwrap_or_default()
         .to_vec();
-    Ok((record.length() == u64::from(length)).then_some((record, meta, body)))
+    Ok((record.length() == u64::from(length)).then_some(Read { record, meta, body }))
 }

@@ -41,6 +41,7 @@
 
 mod bodies;
 mod evict;
+mod fill;
 mod frame;
 mod index;
 mod io;
@@ -66,14 +67,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use self::bodies::{BodyReader, Fill, OnDisk, Unreadable};
+pub use self::bodies::{BodyReader, OnDisk, Unreadable};
+pub use self::fill::Fill;
 pub use self::index::SiteTotal;
 pub use self::io::{EIO, ENOSPC, EROFS, Failing, Fault, Faults, Op};
 pub use self::load::{Loaded, Verified};
 pub use self::meta::FormAt;
 pub use self::recover::OpenError;
 
-use self::bodies::Fills;
+use self::fill::Fills;
 use self::io::{Handle, Io};
 use self::metrics::{Metrics, Skip};
 use self::pool::Pool;

@@ -197,22 +197,25 @@ async fn whatever_happens_to_the_files_no_wrong_byte_comes_back() {
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("EDGE_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let lengths = [10, 2_000, 70_000, 200_000, 1_500_000, 3_000_000];
+    let lengths = [
+        10, 2_000, 70_000, 200_000, 10, 2_000, 70_000, 300_000, 10, 2_000, 1_100_000, 2_200_000,
+    ];
+    let whole: Vec<Bytes> = (0..).zip(lengths).map(|(n, length)| body(n, length)).collect();
     let mut served = 0;
-    for _ in 0..40 {
+    for _ in 0..25 {
         let lab = Lab::new();
         let disk = lab.open();
-        for n in 0..12 {
-            disk.offer(&key(n), &plain(body(n, lengths[n % lengths.len()])));
+        for (n, body) in whole.iter().enumerate() {
+            disk.offer(&key(n), &plain(body.clone()));
         }
         disk.close(Duration::from_secs(5)).await;
         let mut files = lab.files(".log");
         files.extend(lab.files(".body"));
         damage(&mut random, &files);
         let disk = lab.open();
-        for n in 0..12 {
+        for (n, body) in whole.iter().enumerate() {
             if let Some(found) = loaded(&disk, &key(n)).await {
-                assert!(found == body(n, lengths[n % lengths.len()]), "{n} is wrong");
+                assert!(found == *body, "{n} is wrong");
                 served += 1;
             }
         }
@@ -222,7 +225,7 @@ async fn whatever_happens_to_the_files_no_wrong_byte_comes_back() {
     }
     assert!(
         served > 100,
-        "damage takes what it hits, and not all: {served} of 480"
+        "damage takes what it hits, and not all: {served} of 300"
     );
 }
 
@@ -364,12 +367,14 @@ async fn a_body_streams_in_and_is_read_while_it_comes_from_any_byte() {
     for length in [Some(3_000_000), None] {
         let mut fill = disk.fill(length).await.unwrap();
         let growing = fill.body(length);
-        let reading = tokio::spawn(async move { (read(&growing, 0).await, read(&growing, 2_500_001).await) });
-        for chunk in whole.chunks(100_001) {
-            assert!(fill.write(Bytes::copy_from_slice(chunk)).await);
-        }
-        let stored = fill.finish(&key(1), &at(0)).await.unwrap();
-        let (all, tail) = reading.await.unwrap();
+        let reading = async { (read(&growing, 0).await, read(&growing, 2_500_001).await) };
+        let writing = async {
+            for chunk in whole.chunks(100_001) {
+                assert!(fill.write(Bytes::copy_from_slice(chunk)).await);
+            }
+            fill.finish(&key(1), &at(0)).await.unwrap()
+        };
+        let ((all, tail), stored) = tokio::join!(reading, writing);
         assert!(all.unwrap() == whole);
         assert!(tail.unwrap() == whole[2_500_001..]);
         for first in [0, 1, 65_535, 65_536, 262_144, 2_999_999, 3_000_000] {

@@ -4,9 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::bodies::{self, OnDisk};
+use super::fill;
 use super::frame::{FILE_HEADER, Kind, Record, chunked};
 use super::index::{BodyFile, Slot, Unit};
-use super::log::{Entry, Log};
+use super::log::{Entry, Log, Read};
 use super::meta::{self, FormAt};
 use super::metrics::{Operation, Skip, Written};
 use super::queue::{Job, Queue};
@@ -191,7 +192,12 @@ impl Writer {
             return false;
         }
         let read = super::log::read(&self.shared, slot.log, slot.offset, slot.length);
-        let Ok(Some((record, held, behind))) = read else {
+        let Ok(Some(Read {
+            record,
+            meta: held,
+            body: behind,
+        })) = read
+        else {
             return false;
         };
         let is_alike = |held: meta::Meta| {
@@ -227,7 +233,7 @@ impl Writer {
             return Ok(false);
         }
         let file = self.shared.next_id();
-        let written = bodies::write_whole(&self.shared, file, body);
+        let written = fill::write_whole(&self.shared, file, body);
         self.shared.index().bytes += bytes;
         let committed = written.map(|()| {
             let length = body.len() as u64;
