@@ -267,10 +267,9 @@ impl Joiner {
 impl Reader {
     /// The length in bytes of what is still to be given, when it was known from the start.
     pub fn length(&self) -> Option<u64> {
-        let known = self.lazy.as_ref().and_then(|lazy| lazy.length);
-        let known = known.or(self.shared.length);
+        let length = self.lazy.as_ref().map_or(self.shared.length, |lazy| lazy.length);
         self.left
-            .or_else(|| known.map(|length| length.saturating_sub(self.skip)))
+            .or_else(|| length.map(|length| length.saturating_sub(self.skip)))
     }
 
     /// Narrows the reader to `length` bytes from `first`; to be called before the first chunk is taken.
