@@ -224,5 +224,7 @@ fn head() -> Head {
         etag: Some(HeaderValue::from_static("\"0123456789abcdef0123456789abcdef\"")),
         last_modified: None,
         codable: true,
+        part: None,
+        withheld: HeaderMap::new(),
     }
 }

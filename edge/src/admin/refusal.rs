@@ -19,6 +19,8 @@ pub(super) enum Refusal {
     Purge(String),
     #[error("{0}")]
     NotOnRecord(String),
+    #[error("the node is not up yet")]
+    NotUp,
     #[error("this needs a token: Authorization: Bearer <token>")]
     NoToken,
     #[error("this token is not known here")]
@@ -60,7 +62,7 @@ impl Refusal {
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full | Self::NotOnRecord(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::NotOnRecord(_) | Self::NotUp => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

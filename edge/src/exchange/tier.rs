@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_RANGE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::fetch::{Arriving, Leading, Order};
+use super::fetch::{self, Arriving, Leading};
 use super::incoming::Incoming;
+use super::order::Order;
 use super::{Exchange, intake};
 use crate::cache::collapse::{Collapse, Landing};
 use crate::cache::epoch::Standing;
@@ -130,7 +131,7 @@ impl Exchange {
     /// tag: else a fault of the disk would break the answer.
     pub(super) async fn room_on_disk(&self, head: &Head, length: Option<u64>) -> Option<Fill> {
         let disk = self.cache.disk.as_ref()?;
-        if head.status != StatusCode::OK || !is_strong(head.etag.as_ref()) {
+        if head.status != StatusCode::OK || head.part.is_some() || !is_strong(head.etag.as_ref()) {
             return None;
         }
         disk.fill(length).await
@@ -168,7 +169,8 @@ impl Exchange {
         if length.is_some_and(|length| length != written) {
             return leader.leave();
         }
-        if let Some(on_disk) = fill.finish(&order.key, &head).await {
+        if let Some(on_disk) = fill.finish(&order.key, &fetch::for_all(&head)).await {
+            let head = fetch::for_all(&head);
             let own = intake::own_form(&head, Content::Disk(Box::new(on_disk)));
             let stored = StoredResponse::new(head, own);
             stored.set_offered(true);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::frame::META_MAX;
 use super::wire::{In, Out};
@@ -104,6 +104,9 @@ fn write_head(out: &mut Out, head: &Head) {
         etag,
         last_modified,
         codable,
+        // Parts are kept in memory only, and what is stored has no fields for one client.
+        part: _,
+        withheld: _,
     } = head;
     out.u16(status.as_u16());
     out.fields(fields);
@@ -153,6 +156,8 @@ fn read_head(from: &mut In<'_>) -> Option<Head> {
         etag: from.option(|from| HeaderValue::from_bytes(from.bytes()?).ok())?,
         last_modified: from.option(In::i64)?.map(Timestamp::from_unix_micros),
         codable: from.flag()?,
+        part: None,
+        withheld: HeaderMap::new(),
     })
 }
 
@@ -215,8 +220,6 @@ fn micros(duration: Duration) -> u64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use http::HeaderMap;
-
     use super::*;
 
     pub(in super::super) fn head() -> Head {
@@ -252,6 +255,8 @@ pub(super) mod tests {
             etag: Some(HeaderValue::from_static("\"a\"")),
             last_modified: Some(Timestamp::from_unix_seconds(1_600_000_000)),
             codable: true,
+            part: None,
+            withheld: HeaderMap::new(),
         }
     }
 

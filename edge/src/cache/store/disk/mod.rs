@@ -234,6 +234,10 @@ impl Disk {
     }
 
     fn write(&self, key: &Key, stored: &Arc<StoredResponse>) {
+        // Parts come and go in memory.
+        if stored.head.part.is_some() {
+            return;
+        }
         stored.set_offered(true);
         if self.0.queue.offer(key, stored, stored.bytes()) {
             return;
