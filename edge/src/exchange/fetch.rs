@@ -228,7 +228,7 @@ impl Exchange {
     }
 
     /// Asks again, without conditions: what came was about none of the stored responses (RFC 9111 section 4.3.4).
-    async fn lead_anew(&self, mut order: Order, leader: Leading) {
+    async fn lead_anew(self: &Arc<Self>, mut order: Order, leader: Leading) {
         if order.asked_back().next().is_none() {
             let unasked = origin::Error::new(origin::Kind::HttpProtocolError, "a 304 that nobody asked for");
             return self.hold_failure(leader, unasked).await;
@@ -282,11 +282,8 @@ impl Exchange {
         let judged = intake::judge(&order, status, headers, length, from);
         let head = Arc::new(judged.head);
         let allowance = judged.verdict.and_then(|()| self.allowance(length));
-        if judged.verdict.is_ok()
-            && allowance.is_err()
-            && around.len() == 0
-            && let Some(fill) = self.room_on_disk(&head, length).await
-        {
+        let is_large = judged.verdict.is_ok() && allowance.is_err() && around.len() == 0;
+        if is_large && let Some(fill) = self.room_on_disk(&head, length).await {
             return self.take_to_disk(order, head, (body, length), fill, leader).await;
         }
         let not_stored = allowance.as_ref().err().copied();
