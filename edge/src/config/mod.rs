@@ -140,8 +140,70 @@ pub struct Origin {
 /// The kinds of origin.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OriginKind {
+    /// One or more servers that speak HTTP/1.1, in order of preference.
+    Http(HttpOrigin),
     /// One or more buckets, in order of preference.
     S3(S3Origin),
+}
+
+/// Servers of the same application, in order of preference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpOrigin {
+    /// The servers, first choice first. Never empty.
+    pub servers: Vec<HttpServer>,
+    /// What `Host` says.
+    pub host: OriginHost,
+    /// Fields that every request carries, in place of any of the same name.
+    pub fields: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// A PEM file with the only authorities that may vouch for the servers; those of the system where there is none.
+    pub ca: Option<PathBuf>,
+    /// A path that answers 2xx while the server is well, asked again and again.
+    pub health: Option<String>,
+    /// Connections to each server at once.
+    pub connections: usize,
+    /// Deadlines and retries.
+    pub timeouts: OriginTimeouts,
+}
+
+/// One server, out of its URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpServer {
+    /// Whether TLS is spoken.
+    pub secure: bool,
+    /// A name or an address; an IPv6 address stands in brackets.
+    pub host: String,
+    /// The port, also where the URL leaves it out.
+    pub port: u16,
+    /// Put before every path: empty, or begins with a slash and does not end with one.
+    pub prefix: String,
+}
+
+impl HttpServer {
+    /// Host and port as `Host` has them: the port only where it is not the scheme's own.
+    pub fn authority(&self) -> String {
+        match (self.secure, self.port) {
+            (true, 443) | (false, 80) => self.host.clone(),
+            (_, port) => format!("{}:{port}", self.host),
+        }
+    }
+
+    /// The URL.
+    pub fn url(&self) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.prefix)
+    }
+}
+
+/// What `Host` says to the servers of an origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginHost {
+    /// This.
+    Fixed(String),
+    /// The name under which the site's content is kept: the first of its hosts. Never the client's own words, which are
+    /// no part of the key.
+    Site,
+    /// What stands in the server's URL.
+    Url,
 }
 
 /// Buckets with the same content, in order of preference.
@@ -215,6 +277,18 @@ pub struct OriginTimeouts {
     pub pool_idle: Duration,
 }
 
+impl OriginTimeouts {
+    /// For servers that compute their answers. Many close an idle connection after five seconds, so it is left first.
+    pub const HTTP: Self = Self {
+        connect: Duration::from_secs(2),
+        read: Duration::from_secs(10),
+        attempt: Duration::from_secs(15),
+        operation: Duration::from_secs(20),
+        attempts: 2,
+        pool_idle: Duration::from_secs(4),
+    };
+}
+
 impl Default for OriginTimeouts {
     fn default() -> Self {
         Self {
@@ -235,6 +309,8 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// The origin's name.
     pub origin: String,
+    /// Whether the origin is one of kind `http`, to which requests with any method are relayed.
+    pub relays: bool,
     /// The set of fields that responses carry.
     pub preset: Preset,
     /// RFC 9111 without our defaults.

@@ -403,6 +403,9 @@ impl Order {
             });
         Ask {
             path: self.key.path().to_owned(),
+            query: self.key.query().map(str::to_owned),
+            site: self.site.name().to_owned(),
+            fields: self.headers.clone(),
             head: false,
             condition,
             range: self.range,

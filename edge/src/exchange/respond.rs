@@ -98,10 +98,10 @@ impl Exchange {
         let head = subject.head();
         let is_head = request.method == Method::HEAD;
         match (plan, subject) {
-            (Plan::Ready(form), _) => Ok(whole(request, head, &form, etag)),
+            (Plan::Ready(form), _) => Ok(whole(request, routed, head, &form, etag)),
             (Plan::AsItComes, Subject::Arriving(arriving)) => {
                 let mut fields = intake::form_fields(head, head.coding, "");
-                if head.status == StatusCode::NOT_FOUND || head.status == StatusCode::GONE {
+                if is_missing(head.status, routed) {
                     return Ok(missing(head, fields, routed));
                 }
                 if let Some(length) = arriving.length {
@@ -149,7 +149,7 @@ impl Exchange {
     ) -> Result<Answer, error::Failure> {
         let head = subject.head();
         match self.follow_form(&routed.key, subject, coding).await {
-            Some(recode::Following::Made(form)) => Ok(whole(request, head, &form, etag)),
+            Some(recode::Following::Made(form)) => Ok(whole(request, routed, head, &form, etag)),
             Some(recode::Following::Reader(reader)) => {
                 let fields = intake::form_fields(head, coding, suffix);
                 Ok(Answer {
@@ -165,7 +165,7 @@ impl Exchange {
                 Subject::Stored(stored) => {
                     let own = stored.own_form().ok_or_else(error::no_origin)?;
                     let etag = own.fields.get(ETAG).cloned();
-                    Ok(whole(request, head, own, etag.as_ref()))
+                    Ok(whole(request, routed, head, own, etag.as_ref()))
                 }
                 Subject::Arriving(arriving) => {
                     let reader = arriving.reader().ok_or_else(error::no_origin)?;
@@ -317,13 +317,13 @@ fn selection(request: &Request, head: &Head, etag: Option<&HeaderValue>, length:
 }
 
 /// The answer with a form that is all there.
-fn whole(request: &Request, head: &Head, form: &Form, etag: Option<&HeaderValue>) -> Answer {
+fn whole(request: &Request, routed: &Routed, head: &Head, form: &Form, etag: Option<&HeaderValue>) -> Answer {
     let mut fields = form.fields.clone();
     let mut body = form.body.clone();
     let mut status = head.status;
     if status == StatusCode::OK {
         fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    } else if body.is_empty() && (status == StatusCode::NOT_FOUND || status == StatusCode::GONE) {
+    } else if body.is_empty() && is_missing(status, routed) {
         body = error::fill(&mut fields, status, request.target.path());
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
     }
@@ -411,6 +411,12 @@ fn arriving_answer(
         body,
         coding: head.coding,
     }
+}
+
+/// Whether it is a bucket's word for what it does not hold. What an application says of that goes on as it is.
+fn is_missing(status: StatusCode, routed: &Routed) -> bool {
+    let is_gone = status == StatusCode::NOT_FOUND || status == StatusCode::GONE;
+    is_gone && !routed.site.settings().relays
 }
 
 /// A 404 or 410 that has just come: S3's own body is XML for machines, so it gets one that suits the path.

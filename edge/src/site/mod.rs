@@ -131,6 +131,7 @@ pub(crate) mod tests {
         config::Site {
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             origin: "assets".into(),
+            relays: false,
             preset: Preset::Plain,
             strict: false,
             query: Query::Ignore,

@@ -8,7 +8,9 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::HOUR;
 use crate::config::reader::{Table, Value};
-use crate::config::{Lifetimes, Origin, Preset, Query, Rule, Scope, Site, Token};
+use crate::config::{
+    HttpOrigin, Lifetimes, Origin, OriginHost, OriginKind, Preset, Query, Rule, Scope, Site, Token,
+};
 
 const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -41,18 +43,29 @@ pub(super) fn sites(root: &Table<'_>, origins: &[Origin], tokens: &[Token]) -> V
 
 fn site(table: &Table<'_>, origins: &[Origin], tokens: &[Token]) -> Site {
     const PRESETS: [(&str, Preset); 2] = [("plain", Preset::Plain), ("embed", Preset::Embed)];
-    let strict = table.read("strict", Value::boolean).unwrap_or(false);
+    let name = table.require("origin", |value| origin(value, origins));
+    let origin = origins.iter().find(|origin| Some(&origin.name) == name.as_ref());
+    let http = origin.and_then(|origin| match &origin.kind {
+        OriginKind::Http(http) => Some(http),
+        OriginKind::S3(_) => None,
+    });
+    let hosts = hosts(table);
+    check_preserved_host(table, &hosts, http);
+    let strict = table.read("strict", Value::boolean).unwrap_or(http.is_some());
     let lifetimes = lifetimes(table, &lifetimes_default(strict));
     Site {
-        hosts: hosts(table),
-        origin: table
-            .require("origin", |value| origin(value, origins))
-            .unwrap_or_default(),
+        hosts,
+        origin: name.unwrap_or_default(),
+        relays: http.is_some(),
         preset: table
             .read("preset", |value| value.one_of(&PRESETS))
             .unwrap_or(Preset::Plain),
         strict,
-        query: table.read("query", query).unwrap_or(Query::Ignore),
+        // An application's answers depend on the query; a bucket knows none.
+        query: table.read("query", query).unwrap_or(match http {
+            Some(_) => Query::Keep,
+            None => Query::Ignore,
+        }),
         rules: rules(table, &lifetimes),
         lifetimes,
         hsts: table.read("hsts", |value| value.duration(Duration::ZERO, LIFETIME_MAX)),
@@ -61,6 +74,17 @@ fn site(table: &Table<'_>, origins: &[Origin], tokens: &[Token]) -> Site {
         purge_method: table
             .read("purge_method", |value| purge_method(value, tokens))
             .unwrap_or(false),
+    }
+}
+
+/// What an origin is told of a site's host must be one name: content is kept under it.
+fn check_preserved_host(table: &Table<'_>, hosts: &[String], origin: Option<&HttpOrigin>) {
+    let preserves = origin.is_some_and(|origin| origin.host == OriginHost::Site);
+    if preserves && hosts.first().is_some_and(|host| host.starts_with("*.")) {
+        table.refuse(
+            "hosts",
+            "begins with a wildcard, which cannot be sent as Host: the origin says host = \"preserve\", so put one name first",
+        );
     }
 }
 
@@ -234,7 +258,7 @@ fn covers(earlier: &str, later: &str) -> bool {
     }
 }
 
-fn fields(table: &Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
+pub(super) fn fields(table: &Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
     table
         .entries()
         .into_iter()

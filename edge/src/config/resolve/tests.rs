@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::tests::{MINIMAL, minimal};
-use crate::config::{Credentials, Errors, KEYS, OriginKind, Query, parse};
+use crate::config::{Credentials, Errors, KEYS, OriginKind, OriginTimeouts, Query, parse};
 
 fn read(text: &str) -> Result<Config, Errors> {
     parse(text, "edge.toml", Path::new("/etc/portico"))
@@ -202,12 +202,120 @@ fn what_this_version_cannot_do_is_refused_by_name() {
         &MINIMAL.replace("[listen]", "[listen]\nproxy_protocol_from = [\"10.0.0.0/8\"]"),
         &["3 listen.proxy_protocol_from: not supported yet by this version"],
     );
+}
+
+fn with_app(lines: &str) -> String {
+    MINIMAL
+        .replace(
+            "[[site]]",
+            &format!("[origin.app]\nkind = \"http\"\n{lines}\n[[site]]"),
+        )
+        .replace("origin = \"assets\"", "origin = \"app\"")
+}
+
+#[test]
+fn a_site_with_an_http_origin_is_strict_and_keeps_the_query() {
+    let config = read(&with_app("url = \"https://App.example.com/base/\"")).unwrap();
+    let site = config.sites.first().unwrap();
+    assert!(site.strict && site.relays);
+    assert_eq!(site.query, Query::Keep);
+    assert_eq!(site.lifetimes.stale_if_error, None);
+    let OriginKind::Http(app) = &config.origins.last().unwrap().kind else {
+        panic!("{config:?}");
+    };
+    assert_eq!(app.timeouts, OriginTimeouts::HTTP);
+    let [server] = app.servers.as_slice() else {
+        panic!("{app:?}");
+    };
+    assert_eq!(server.url(), "https://app.example.com/base");
+    assert_eq!(
+        (server.port, server.authority().as_str()),
+        (443, "app.example.com")
+    );
+    let relaxed =
+        with_app("urls = [\"http://a:1\", \"http://[::1]:2\"]") + "strict = false\nquery = \"sort\"\n";
+    let config = read(&relaxed).unwrap();
+    let site = config.sites.first().unwrap();
+    assert!(!site.strict && site.relays);
+    assert_eq!(site.lifetimes.stale_if_error, Some(24 * HOUR));
+}
+
+#[test]
+fn an_http_origin_is_checked() {
+    let check_app = |lines: &str, expected: &[&str]| check(&with_app(lines), expected);
+    check_app("", &["9 origin.app.url: is missing"]);
+    for bad in [
+        "app:80",
+        "ftp://app",
+        "http://",
+        "http://a:",
+        "http://a:0",
+        "http://a b/",
+        "/path",
+    ] {
+        check_app(
+            &format!("url = \"{bad}\""),
+            &["11 origin.app.url: expected a URL such as"],
+        );
+    }
+    check_app(
+        "url = \"http://me:pw@a\"",
+        &["11 origin.app.url: must hold no user"],
+    );
+    check_app(
+        "url = \"http://a/?b\"",
+        &["11 origin.app.url: must end with its path"],
+    );
+    check_app(
+        "url = \"http://a\"\nurls = [\"http://b\"]",
+        &["12 origin.app.urls: stands beside url"],
+    );
+    check_app("urls = []", &["11 origin.app.urls: needs at least one"]);
+    check_app(
+        "urls = [\"http://a\", \"http://a:80\"]",
+        &["11 origin.app.urls: has the same URL twice"],
+    );
+    let good = "url = \"http://a\"\n";
+    check_app(
+        &format!("{good}host = \"a b\""),
+        &["12 origin.app.host: expected a host"],
+    );
+    check_app(
+        &format!("{good}health = \"healthz\""),
+        &["12 origin.app.health: expected a path"],
+    );
+    check_app(
+        &format!("{good}fields = {{ Connection = \"close\" }}"),
+        &["12 origin.app.fields.Connection: this field"],
+    );
+    check_app(
+        &format!("{good}connections = 0"),
+        &["12 origin.app.connections: must be at least 1"],
+    );
+    check_app(
+        &format!("{good}buckets = []"),
+        &["12 origin.app.buckets: belongs to an origin of kind \"s3\""],
+    );
     check_more(
-        "[origin.app]\nkind = \"http\"\n",
+        "[origin.b]\nkind = \"s3\"\nbuckets = [{ name = \"n\", region = \"r\" }]\nurl = \"http://a\"\n",
+        &["16 origin.b.url: belongs to an origin of kind \"http\""],
+    );
+    check_more(
+        "[origin.b]\nkind = \"ftp\"\n",
         &[
-            "13 origin.app.buckets: needs at least one bucket",
-            "14 origin.app.kind: \"http\" is not supported yet",
+            "13 origin.b.buckets: needs at least one",
+            "14 origin.b.kind: expected \"s3\" or \"http\", not \"ftp\"",
         ],
+    );
+    let wild = with_app(&format!("{good}host = \"preserve\""))
+        .replace("\"cdn.example.com\"", "\"*.example.com\", \"a.example\"");
+    check(&wild, &["14 site[0].hosts: begins with a wildcard"]);
+    assert!(
+        read(&wild.replace(
+            "\"*.example.com\", \"a.example\"",
+            "\"a.example\", \"*.example.com\""
+        ))
+        .is_ok()
     );
 }
 
@@ -473,7 +581,9 @@ fn a_secret_comes_from_its_file_and_never_shows() {
     );
     std::fs::write(&secret, "hush\n").unwrap();
     let config = crate::config::load(&file).unwrap();
-    let OriginKind::S3(origin) = &config.origins.first().unwrap().kind;
+    let OriginKind::S3(origin) = &config.origins.first().unwrap().kind else {
+        panic!("{config:?}");
+    };
     let Credentials::Static {
         secret_access_key, ..
     } = &origin.credentials
