@@ -10,7 +10,7 @@ use edge::cache::tag::Tag;
 use edge::clock::{Clock, Timestamp};
 use edge::config;
 use edge::exchange::Exchange;
-use edge::exchange::message::{Body, Request, Response, Scheme};
+use edge::exchange::message::{Answering, Body, Request, Response, Scheme};
 use edge::server::Node;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
@@ -204,7 +204,7 @@ impl World {
             } => {
                 self.origin.tell_change(*status, *names, self.oracle.now);
                 let method = Method::from_bytes(method.as_bytes()).unwrap();
-                let response = self.exchange().run(request(method, *key, HeaderMap::new())).await;
+                let response = answer(self.exchange(), request(method, *key, HeaderMap::new())).await;
                 let seen = response.status.as_u16();
                 let _ = read(response.body).await;
                 if self.origin.changes() > 0 {
@@ -351,7 +351,7 @@ async fn one(exchange: &Arc<Exchange>, ask: &Ask) -> Result<Seen, String> {
         put("range", &format!("bytes={first}-{last}"));
     }
     let method = if ask.head { Method::HEAD } else { Method::GET };
-    let response = exchange.run(request(method, ask.key, fields)).await;
+    let response = answer(exchange, request(method, ask.key, fields)).await;
     let Response {
         status,
         headers,
@@ -426,6 +426,13 @@ async fn one(exchange: &Arc<Exchange>, ask: &Ask) -> Result<Seen, String> {
             Err(format!("answer {name}: a length of {length}"))
         }
         _ => seen(got),
+    }
+}
+
+async fn answer(exchange: &Arc<Exchange>, request: Request) -> Response {
+    match exchange.run(request) {
+        Answering::Now(response) => response,
+        Answering::Later(response) => response.await,
     }
 }
 
