@@ -161,7 +161,7 @@ ttl = 60
             "2 nmae: unknown key; did you mean `name`?",
             "3 workers: must be at least 1",
             "5 listen.plain[0]: expected an IP address with a port",
-            "7 origin.assets.kind: expected \"s3\", not \"ftp\"",
+            "7 origin.assets.kind: expected \"s3\" or \"http\", not \"ftp\"",
             "8 origin.assets.buckets: needs at least one bucket",
             "11 site[0].origin: there is no [origin.asset]; there is assets",
             "15 site[0].rule[1].path: must begin with a slash: \"/b\"",
@@ -241,9 +241,9 @@ fn a_site_with_an_http_origin_is_strict_and_keeps_the_query() {
 }
 
 #[test]
-fn an_http_origin_is_checked() {
+fn the_servers_of_an_http_origin_are_checked() {
     let check_app = |lines: &str, expected: &[&str]| check(&with_app(lines), expected);
-    check_app("", &["9 origin.app.url: is missing"]);
+    check_app("", &["10 origin.app.url: is missing"]);
     for bad in [
         "app:80",
         "ftp://app",
@@ -255,68 +255,62 @@ fn an_http_origin_is_checked() {
     ] {
         check_app(
             &format!("url = \"{bad}\""),
-            &["11 origin.app.url: expected a URL such as"],
+            &["12 origin.app.url: expected a URL such as"],
         );
     }
     check_app(
         "url = \"http://me:pw@a\"",
-        &["11 origin.app.url: must hold no user"],
+        &["12 origin.app.url: must hold no user"],
     );
     check_app(
         "url = \"http://a/?b\"",
-        &["11 origin.app.url: must end with its path"],
+        &["12 origin.app.url: must end with its path"],
     );
     check_app(
         "url = \"http://a\"\nurls = [\"http://b\"]",
-        &["12 origin.app.urls: stands beside url"],
+        &["13 origin.app.urls: stands beside url"],
     );
-    check_app("urls = []", &["11 origin.app.urls: needs at least one"]);
+    check_app("urls = []", &["12 origin.app.urls: needs at least one"]);
     check_app(
         "urls = [\"http://a\", \"http://a:80\"]",
-        &["11 origin.app.urls: has the same URL twice"],
+        &["12 origin.app.urls: has the same URL twice"],
     );
-    let good = "url = \"http://a\"\n";
+}
+
+#[test]
+fn what_an_http_origin_is_told_is_checked() {
+    let check_app =
+        |lines: &str, expected: &[&str]| check(&with_app(&format!("url = \"http://a\"\n{lines}")), expected);
+    check_app("host = \"a b\"", &["13 origin.app.host: expected a host"]);
+    check_app("health = \"healthz\"", &["13 origin.app.health: expected a path"]);
     check_app(
-        &format!("{good}host = \"a b\""),
-        &["12 origin.app.host: expected a host"],
-    );
-    check_app(
-        &format!("{good}health = \"healthz\""),
-        &["12 origin.app.health: expected a path"],
-    );
-    check_app(
-        &format!("{good}fields = {{ Connection = \"close\" }}"),
-        &["12 origin.app.fields.Connection: this field"],
-    );
-    check_app(
-        &format!("{good}connections = 0"),
-        &["12 origin.app.connections: must be at least 1"],
+        "fields = { Connection = \"close\" }",
+        &["13 origin.app.fields.Connection: this field"],
     );
     check_app(
-        &format!("{good}buckets = []"),
-        &["12 origin.app.buckets: belongs to an origin of kind \"s3\""],
+        "connections = 0",
+        &["13 origin.app.connections: must be at least 1"],
+    );
+    check_app(
+        "buckets = []",
+        &["13 origin.app.buckets: belongs to an origin of kind \"s3\""],
     );
     check_more(
-        "[origin.b]\nkind = \"s3\"\nbuckets = [{ name = \"n\", region = \"r\" }]\nurl = \"http://a\"\n",
+        "[origin.b]\nkind = \"s3\"\nbuckets = [{ name = \"name\", region = \"r\" }]\nurl = \"http://a\"\n",
         &["16 origin.b.url: belongs to an origin of kind \"http\""],
     );
-    check_more(
-        "[origin.b]\nkind = \"ftp\"\n",
-        &[
-            "13 origin.b.buckets: needs at least one",
-            "14 origin.b.kind: expected \"s3\" or \"http\", not \"ftp\"",
-        ],
-    );
-    let wild = with_app(&format!("{good}host = \"preserve\""))
+}
+
+#[test]
+fn the_host_that_is_preserved_is_one_name() {
+    let wild = with_app("url = \"http://a\"\nhost = \"preserve\"")
         .replace("\"cdn.example.com\"", "\"*.example.com\", \"a.example\"");
-    check(&wild, &["14 site[0].hosts: begins with a wildcard"]);
-    assert!(
-        read(&wild.replace(
-            "\"*.example.com\", \"a.example\"",
-            "\"a.example\", \"*.example.com\""
-        ))
-        .is_ok()
+    check(&wild, &["15 site[0].hosts: begins with a wildcard"]);
+    let swapped = wild.replace(
+        "\"*.example.com\", \"a.example\"",
+        "\"a.example\", \"*.example.com\"",
     );
+    assert!(read(&swapped).is_ok());
 }
 
 #[test]
