@@ -99,5 +99,28 @@ async fn report(seed: u64, steps: &[Step], failure: world::Failure, options: Opt
         }
         size /= 2;
     }
-    panic!("MODEL_SEED={seed} fails: {}\n{}", last.what, last.story);
+    panic!("MODEL_SEED={seed} fails: {}\n{}", last.what, told(&last.story));
+}
+
+/// Of a story, what concerns the key of its last step.
+fn told(story: &str) -> String {
+    let key = |line: &str| {
+        line.split([' ', ',', ':'])
+            .find(|word| word.starts_with('k') && word.len() == 2)
+            .map(str::to_owned)
+    };
+    let steps = story.lines().filter(|line| !line.starts_with(' '));
+    let last = steps.last().and_then(key);
+    let mut told = String::new();
+    let mut matters = true;
+    for line in story.lines() {
+        if !line.starts_with(' ') {
+            matters = key(line).is_none_or(|key| Some(key) == last);
+        }
+        if matters {
+            told.push_str(line);
+            told.push('\n');
+        }
+    }
+    told
 }

@@ -126,9 +126,10 @@ impl Oracle {
             contacts.is_empty() && (self.failed.contains(&ask.key) || self.now < self.given_up_until);
         let disconnected = slow || broke || unasked;
         let (number, version, age, whole) = match *got {
+            // What is held is too short for the range.
+            Got::Failed(416) if ask.range.is_some() => return Ok(()),
             Got::Failed(_) if must => return wrong("an error although a fresh response is held"),
             Got::Failed(504) if ask.control.only_if_cached => return Ok(()),
-            Got::Failed(416) if ask.range.is_some() => return Ok(()),
             Got::Failed(_) if disconnected => return Ok(()),
             Got::Failed(status) => return wrong(format!("an error ({status}) out of nothing")),
             Got::Served {
@@ -149,7 +150,7 @@ impl Oracle {
                     if v != version {
                         return wrong("fields of one version with another's");
                     }
-                    if cut && whole && !ask.head {
+                    if cut && whole && !ask.head && ask.range.is_none() {
                         return wrong("a cut body ended well");
                     }
                     return Ok(());
@@ -418,20 +419,25 @@ impl Oracle {
             .filter(|held| held.version == version)
             .cloned()
             .collect();
-        self.stored.retain(|held| {
-            !(held.key == ask.key && held.version == version && held.variant.is_none_or(|v| v == ask.variant))
+        let forbidden = script.control.no_store || script.control.private || script.vary == Vary::Star;
+        // The updated one takes the place of the old one. That may stand beside it, but nothing is promised of it.
+        self.stored.retain_mut(|held| {
+            let is_old = held.key == ask.key
+                && held.version == version
+                && held.variant.is_none_or(|v| v == ask.variant);
+            held.is_certain &= !is_old;
+            !is_old || !forbidden
         });
-        let forbidden = script.control.no_store
-            || script.control.private
-            || ask.control.no_store
-            || script.vary == Vary::Star;
         for held in confirmed {
             let mut fresh = updated(&held, script, number, now);
             let hit = purged
                 .as_ref()
                 .filter(|purge| concerns(purge, held.key, fresh.tag.or(held.tag)));
-            if forbidden || hit.is_some_and(|purge| !purge.soft) {
+            if forbidden || ask.control.no_store || hit.is_some_and(|purge| !purge.soft) {
                 continue;
+            }
+            if script.vary == Vary::Field {
+                fresh.variant = Some(ask.variant);
             }
             fresh.is_soft = hit.is_some();
             fresh.is_certain &= !forbids_authorized(ask, contact);

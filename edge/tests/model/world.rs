@@ -174,8 +174,8 @@ impl World {
 
     /// Adds to the story, of which the end is kept.
     fn tell(&mut self, line: &str) {
-        if self.story.len() > 8_000 {
-            self.story = self.story.split_off(4_000);
+        if self.story.len() > 200_000 {
+            self.story = self.story.split_off(100_000);
         }
         let _ = writeln!(self.story, "{line}");
     }
