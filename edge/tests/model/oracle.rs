@@ -61,16 +61,24 @@ struct Stored {
     variant: Option<Option<&'static str>>,
     lifetime: Option<u64>,
     initial_age: u64,
-    /// Date, and when it came, both in seconds of the run.
-    date: i64,
+    times: Times,
+    /// When it came, in seconds of the run.
     came: u64,
     tag: Option<u8>,
     is_certain: bool,
-    is_partial: bool,
     /// Only validation makes it good again.
     is_invalid: bool,
     /// An operator made it stale.
     is_soft: bool,
+}
+
+/// How the origin failed while a client waited, if it did.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    /// It gave no answer.
+    disconnected: bool,
+    /// Its answer was a 5xx.
+    server_error: bool,
 }
 
 /// The model.
@@ -105,7 +113,19 @@ impl Oracle {
         if must && !contacts.is_empty() {
             return wrong("the origin was asked although a fresh response is held");
         }
-        if ask.control.only_if_cached && !contacts.is_empty() {
+        let is_from = |got: &Got, contact: &Contact| match (got, &contact.said) {
+            (
+                Got::Served { number, .. },
+                Said::Full { number: n, .. } | Said::NotModified { number: n, .. },
+            ) => number == n,
+            (Got::Served { .. }, Said::Nothing) => false,
+            (Got::Failed(_), _) => true,
+        };
+        // What is served stale may be revalidated behind the client's back all the same.
+        let waited = got
+            .iter()
+            .any(|got| contacts.iter().any(|contact| is_from(got, contact)));
+        if ask.control.only_if_cached && waited {
             return wrong("the origin was asked although the client forbade it");
         }
         for got in got {
@@ -173,40 +193,56 @@ impl Oracle {
         if !whole {
             return wrong("a stored body broke");
         }
-        let Some(held) = self
-            .candidates(ask)
-            .find(|s| s.number == number && s.version == version)
-        else {
-            return wrong(format!(
-                "answer {number} must not be reused here, or never was stored"
-            ));
+        let failing = Failing {
+            disconnected,
+            server_error: contacts
+                .iter()
+                .any(|contact| matches!(contact.said, Said::Full { .. }) && contact.script.status >= 500),
         };
-        if held.is_partial && ask.range.is_none() {
-            return wrong("a part was served as the whole");
+        // One answer of the origin may stand for several that may be held: it is fine if one of them allows it.
+        let mut verdict = wrong(format!(
+            "answer {number} must not be reused here, or never was stored"
+        ));
+        for held in self.candidates(ask) {
+            if held.number == number && held.version == version {
+                verdict = self.reuse(ask, held, contacts.is_empty(), age, failing);
+                if verdict.is_ok() {
+                    break;
+                }
+            }
         }
-        let newer =
-            |other: &&Stored| other.is_certain && (other.date, other.number) > (held.date, held.number);
-        if contacts.is_empty()
-            && self
-                .candidates(ask)
-                .any(|other| newer(&other) && !other.is_invalid)
-        {
-            return wrong(format!("answer {number} is superseded by a newer one"));
-        }
-        let server_error = contacts
-            .iter()
-            .any(|contact| matches!(contact.said, Said::Full { .. }) && contact.script.status >= 500);
-        self.allowed(held, &ask.control, disconnected, server_error)?;
-        let exact = self.age(held);
-        if age != Some(exact) {
-            return wrong(format!("answer {number} has Age {age:?}, and is {exact} s old"));
-        }
+        verdict?;
         self.reused += 1;
         Ok(())
     }
 
+    /// Whether `held` may have been reused, unasked or not, and shown with this Age.
+    fn reuse(&self, ask: &Ask, held: &Stored, unasked: bool, age: Option<u64>, failing: Failing) -> Verdict {
+        let number = held.number;
+        // By Date, as RFC 9111, 4 has it, and by arrival: where the two disagree, either will do.
+        let newer = |other: &Stored| {
+            other.is_certain
+                && !other.is_invalid
+                && other.times.date > held.times.date
+                && other.number > number
+        };
+        if unasked && self.candidates(ask).any(newer) {
+            return wrong(format!("answer {number} is superseded by a newer one"));
+        }
+        self.allowed(held, &ask.control, failing)?;
+        let exact = self.age(held);
+        if age != Some(exact) {
+            return wrong(format!("answer {number} has Age {age:?}, and is {exact} s old"));
+        }
+        Ok(())
+    }
+
     /// Whether a stored response may answer as it is.
-    fn allowed(&self, held: &Stored, asked: &Asked, disconnected: bool, server_error: bool) -> Verdict {
+    fn allowed(&self, held: &Stored, asked: &Asked, failing: Failing) -> Verdict {
+        let Failing {
+            disconnected,
+            server_error,
+        } = failing;
         let age = self.age(held);
         if held.is_invalid {
             return wrong("an invalidated response was served without validation");
@@ -233,17 +269,28 @@ impl Oracle {
             }
             return Ok(());
         }
+        if age < lifetime {
+            // Fresh by the RFC, and softly purged: good for as long as the origin fails or is being asked.
+            let spared = failing
+                || held
+                    .control
+                    .stale_while_revalidate
+                    .is_some_and(|window| window > 0);
+            return if spared {
+                Ok(())
+            } else {
+                wrong("softly purged, and served as if it were not")
+            };
+        }
         if strict {
             return wrong("stale, and its directives forbid that");
         }
-        let within = |window: Option<u64>| {
-            window.is_some_and(|window| staleness < window || (held.is_soft && window > 0))
-        };
+        let within = |window: Option<u64>| window.is_some_and(|window| staleness < window);
         if disconnected || (failing && (within(held.control.stale_if_error) || within(asked.stale_if_error)))
         {
             return Ok(());
         }
-        if asked.no_cache || asked.min_fresh.is_some() {
+        if asked.no_cache || (asked.min_fresh.is_some() && asked.max_stale.is_none()) {
             return wrong("stale, and the client wants it validated or fresh");
         }
         if asked
@@ -284,7 +331,11 @@ impl Oracle {
 
     /// Whether the cache holds what answers `ask`, and must use it.
     fn must_reuse(&self, ask: &Ask) -> bool {
-        let newest = self.candidates(ask).max_by_key(|held| (held.date, held.number));
+        let newest = self
+            .candidates(ask)
+            .max_by_key(|held| (held.times.date, held.number));
+        let last = self.candidates(ask).map(|held| held.number).max();
+        let newest = newest.filter(|held| Some(held.number) == last);
         newest.is_some_and(|held| {
             let asked = &ask.control;
             let age = self.age(held);
@@ -378,7 +429,8 @@ impl Oracle {
         if forbidden || (purged && !is_soft) {
             return;
         }
-        let (lifetime, explicit) = lifetime(script, script.status);
+        let times = Times::of(script, self.now);
+        let (lifetime, explicit) = times.lifetime(&script.control, script.status);
         let plain = matches!(script.status, 200 | 204 | 301 | 404 | 410);
         let mut new = Stored {
             key: contact.key,
@@ -389,11 +441,10 @@ impl Oracle {
             variant: (script.vary == Vary::Field).then_some(ask.variant),
             lifetime,
             initial_age: initial_age(script),
-            date: self.now as i64 - script.date_behind as i64,
+            times,
             came: self.now,
             tag: script.tag,
             is_certain: plain && explicit && !partial && lifetime.is_some_and(|lifetime| lifetime > 0),
-            is_partial: partial,
             is_invalid: false,
             is_soft,
         };
@@ -406,7 +457,7 @@ impl Oracle {
         // An older Date loses against what is there already: then this one may not be used.
         new.is_certain &= !self
             .candidates(ask)
-            .any(|held| (held.date, held.number) > (new.date, new.number));
+            .any(|held| (held.times.date, held.number) > (new.times.date, new.number));
         self.stored.push(new);
     }
 
@@ -425,7 +476,8 @@ impl Oracle {
             let is_old = held.key == ask.key
                 && held.version == version
                 && held.variant.is_none_or(|v| v == ask.variant);
-            held.is_certain &= !is_old;
+            // A confirmation that forbids storing ends all that is stored under the key.
+            held.is_certain &= !is_old && !(forbidden && held.key == ask.key);
             !is_old || !forbidden
         });
         for held in confirmed {
@@ -510,25 +562,46 @@ fn concerns(purge: &Purge, key: u8, tag: Option<u8>) -> bool {
     }
 }
 
-/// The lifetime, and whether the origin said it itself (RFC 9111, 4.2.1).
-fn lifetime(script: &Script, status: u16) -> (Option<u64>, bool) {
-    let control = &script.control;
-    if let Some(seconds) = control.s_maxage.or(control.max_age) {
-        return (Some(seconds), true);
+/// What of the fields says how long: Expires and Last-Modified as points in time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    date: i64,
+    expires: Option<Result<i64, ()>>,
+    modified: Option<i64>,
+}
+
+impl Times {
+    fn of(script: &Script, now: u64) -> Self {
+        let date = now as i64 - script.date_behind as i64;
+        Self {
+            date,
+            expires: script.expires.map(|expires| expires.map(|delta| date + delta)),
+            modified: script.last_modified.map(|before| date - before as i64),
+        }
     }
-    match script.expires {
-        Some(Ok(delta)) => return (Some(u64::try_from(delta).unwrap_or(0)), true),
-        Some(Err(())) => return (Some(0), true),
-        None => {}
-    }
-    // RFC 9111, 4.2.2: a tenth of the time since the last change is what caches use; none is fine, too.
-    let heuristic = matches!(
-        status,
-        200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
-    ) || control.public;
-    match script.last_modified {
-        Some(before) if heuristic => (Some(before / 10), false),
-        _ => (None, false),
+
+    /// The lifetime, and whether the origin said it itself (RFC 9111, 4.2.1).
+    fn lifetime(&self, control: &Control, status: u16) -> (Option<u64>, bool) {
+        if let Some(seconds) = control.s_maxage.or(control.max_age) {
+            return (Some(seconds), true);
+        }
+        match self.expires {
+            Some(Ok(at)) => return (Some(u64::try_from(at - self.date).unwrap_or(0)), true),
+            Some(Err(())) => return (Some(0), true),
+            None => {}
+        }
+        // RFC 9111, 4.2.2: a tenth of the time since the last change is what caches use; none is fine, too.
+        let heuristic = matches!(
+            status,
+            200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+        ) || control.public;
+        match self.modified {
+            Some(at) if heuristic => (
+                Some(u64::try_from(self.date - at).unwrap_or(0).div_ceil(10)),
+                false,
+            ),
+            _ => (None, false),
+        }
     }
 }
 
@@ -538,23 +611,26 @@ fn initial_age(script: &Script) -> u64 {
 
 /// RFC 9111, 3.2: every field of the new answer replaces the stored one, and those that it lacks stay.
 fn updated(held: &Stored, script: &Script, number: u64, now: u64) -> Stored {
-    let mut merged = script.clone();
-    if merged.control.write().is_none() {
-        merged.control = held.control.clone();
-    }
-    let (lifetime, explicit) = lifetime(&merged, held.status);
+    let new = Times::of(script, now);
+    let times = Times {
+        date: new.date,
+        expires: new.expires.or(held.times.expires),
+        modified: new.modified.or(held.times.modified),
+    };
+    let is_silent = script.control.write().is_none();
+    let control = if is_silent {
+        held.control.clone()
+    } else {
+        script.control.clone()
+    };
+    let (lifetime, explicit) = times.lifetime(&control, held.status);
     Stored {
         number,
-        // Where the new answer is silent an older Expires or Last-Modified may still count: then nothing is promised.
         is_certain: held.is_certain && explicit && lifetime.is_some_and(|lifetime| lifetime > 0),
-        lifetime: if explicit {
-            lifetime
-        } else {
-            lifetime.or(held.lifetime)
-        },
-        control: merged.control,
+        lifetime,
+        control,
         initial_age: initial_age(script),
-        date: now as i64 - script.date_behind as i64,
+        times,
         came: now,
         tag: script.tag.or(held.tag),
         is_invalid: false,
