@@ -144,8 +144,10 @@ pub struct Site {
     pub relays: bool,
     /// The set of fields that responses carry.
     pub preset: Preset,
-    /// RFC 9111 without our defaults.
-    pub strict: bool,
+    /// How it reads the law where the law leaves a choice.
+    pub terms: Terms,
+    /// The fields by which its origin speaks to this cache, the strongest first (RFC 9213).
+    pub targeted: Vec<http::HeaderName>,
     /// How the query takes part in the key.
     pub query: Query,
     /// The lifetimes of the site, used where no rule says otherwise.
@@ -158,8 +160,34 @@ pub struct Site {
     pub index: Option<String>,
     /// Whether `X-Cache` is sent beside Cache-Status.
     pub x_cache: bool,
+    /// Whether Cache-Status shows the cache key.
+    pub cache_status_key: bool,
     /// Whether the `PURGE` method is answered on the public port, for holders of a purge token.
     pub purge_method: bool,
+}
+
+/// How a site reads RFC 9111 where it leaves a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Without our defaults: nothing is kept or served stale but by the word of the origin or of the configuration.
+    pub strict: bool,
+    /// Whether the cache directives of requests are heeded (section 5.2.1), beyond `only-if-cached` and
+    /// `stale-if-error`.
+    pub request_directives: bool,
+    /// Whether a response with Set-Cookie is stored like any other (section 7.3).
+    pub store_set_cookie: bool,
+}
+
+impl Terms {
+    /// What holds unless the configuration says otherwise: the RFC to the letter, or a browser that may not steer and
+    /// cookies that are nobody's by mistake.
+    pub const fn new(strict: bool) -> Self {
+        Self {
+            strict,
+            request_directives: strict,
+            store_set_cookie: strict,
+        }
+    }
 }
 
 /// A set of fields that responses of a site carry.
@@ -203,6 +231,8 @@ pub struct Lifetimes {
     pub stale_while_revalidate: Option<Duration>,
     /// RFC 5861 section 4.
     pub stale_if_error: Option<Duration>,
+    /// Whether a tenth of the time since Last-Modified is a lifetime (RFC 9111 section 4.2.2).
+    pub heuristic: bool,
 }
 
 /// What differs below one path.
@@ -214,6 +244,12 @@ pub struct Rule {
     pub lifetimes: Lifetimes,
     /// Fields set on every response, after the preset.
     pub fields: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Fields of the origin that go no further.
+    pub remove: Vec<http::HeaderName>,
+    /// How the query takes part in the key: the site's way, unless the rule has its own.
+    pub query: Query,
+    /// Whether bodies are coded here.
+    pub coding: bool,
 }
 
 /// The limits towards clients; each has its answer where it is enforced.

@@ -217,7 +217,7 @@ fn with_app(lines: &str) -> String {
 fn a_site_with_an_http_origin_is_strict_and_keeps_the_query() {
     let config = read(&with_app("url = \"https://App.example.com/base/\"")).unwrap();
     let site = config.sites.first().unwrap();
-    assert!(site.strict && site.relays);
+    assert!(site.terms.strict && site.relays);
     assert_eq!(site.query, Query::Keep);
     assert_eq!(site.lifetimes.stale_if_error, None);
     let OriginKind::Http(app) = &config.origins.last().unwrap().kind else {
@@ -236,7 +236,7 @@ fn a_site_with_an_http_origin_is_strict_and_keeps_the_query() {
         with_app("urls = [\"http://a:1\", \"http://[::1]:2\"]") + "strict = false\nquery = \"sort\"\n";
     let config = read(&relaxed).unwrap();
     let site = config.sites.first().unwrap();
-    assert!(!site.strict && site.relays);
+    assert!(!site.terms.strict && site.relays);
     assert_eq!(site.lifetimes.stale_if_error, Some(24 * HOUR));
 }
 

@@ -3,3 +3,4 @@
 mod application;
 mod faults;
 mod fetching;
+mod law;
