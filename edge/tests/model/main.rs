@@ -14,6 +14,11 @@
     clippy::disallowed_methods,
     reason = "a test fails by panicking, and says what it ran"
 )]
+#![allow(
+    clippy::large_enum_variant,
+    clippy::too_many_lines,
+    reason = "a judgement is read from top to bottom, and a plan is small"
+)]
 
 mod oracle;
 mod origin;
@@ -109,8 +114,7 @@ fn told(story: &str) -> String {
             .find(|word| word.starts_with('k') && word.len() == 2)
             .map(str::to_owned)
     };
-    let steps = story.lines().filter(|line| !line.starts_with(' '));
-    let last = steps.last().and_then(key);
+    let last = story.lines().rfind(|line| !line.starts_with(' ')).and_then(key);
     let mut told = String::new();
     let mut matters = true;
     for line in story.lines() {

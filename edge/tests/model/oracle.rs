@@ -477,7 +477,7 @@ impl Oracle {
                 && held.version == version
                 && held.variant.is_none_or(|v| v == ask.variant);
             // A confirmation that forbids storing ends all that is stored under the key.
-            held.is_certain &= !is_old && !(forbidden && held.key == ask.key);
+            held.is_certain &= !(is_old || (forbidden && held.key == ask.key));
             !is_old || !forbidden
         });
         for held in confirmed {

@@ -160,7 +160,7 @@ impl Origin {
             purge: script.purge.clone(),
             script: script.clone(),
         });
-        let dies = matches!(script.fault, Some(_));
+        let dies = script.fault.is_some();
         (answer, !dies)
     }
 }
