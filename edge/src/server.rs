@@ -157,6 +157,8 @@ impl Ground {
             readiness: self.readiness.clone(),
             recode_share: config.cache.recode_budget,
             patience: exchange::PATIENCE,
+            content_bytes_max: config.limits.content_bytes,
+            content_stall: config.limits.write_stall,
         };
         let exchange = Exchange::start(parts).map_err(Error::Thread)?;
         // Nobody else sets them: the cells were made above.

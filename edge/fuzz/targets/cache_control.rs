@@ -20,5 +20,5 @@ fuzz_target!(|data: &[u8]| {
     }
     let _ = RequestDirectives::parse(&fields);
     let _ = ResponseDirectives::parse(&fields);
-    let _ = effective(&fields, &[targeted]);
+    let _ = effective(&fields, &[targeted], Some(b"portico"));
 });

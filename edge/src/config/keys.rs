@@ -130,6 +130,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("limits.header_bytes", "size", "\"16KiB\"", "A request's header block"),
     key("limits.header_count", "integer", "100", "Fields in a request's header block"),
     key("limits.uri_bytes", "size", "\"8KiB\"", "A request target"),
+    key("limits.content_bytes", "size", "\"64MiB\"", "Content of a request, where it is relayed to an application"),
     key("limits.handshake", "duration", "\"10s\"", "From accept to the end of the TLS handshake"),
     key("limits.header", "duration", "\"10s\"", "From a request's first byte to the end of its header block"),
     key("limits.idle", "duration", "\"60s\"", "A connection without a request"),

@@ -265,6 +265,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Bytes of a request target.
     pub uri_bytes: usize,
+    /// Bytes of a request's content, where it is relayed.
+    pub content_bytes: u64,
     /// From accept to the end of the TLS handshake.
     pub handshake: Duration,
     /// From a request's first byte to the end of its header block.
@@ -289,6 +291,7 @@ impl Default for Limits {
             header_bytes: 16 * 1024,
             header_count: 100,
             uri_bytes: 8 * 1024,
+            content_bytes: 64 * 1024 * 1024,
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             idle: Duration::from_secs(60),

@@ -23,6 +23,8 @@ pub enum Failure {
     BadPath(PathError),
     /// A body where none is allowed.
     BodyNotAllowed,
+    /// The content is larger than allowed.
+    ContentTooLarge,
     /// `Expect` asks for something other than 100-continue.
     ExpectationFailed,
     /// The header block is over a limit.
@@ -104,6 +106,7 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::BadPath(_) | Self::BodyNotAllowed => StatusCode::BAD_REQUEST,
+            Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -125,6 +128,7 @@ impl Failure {
             Self::BadRequest(why) => why.token(),
             Self::BadPath(_) => "bad-path",
             Self::BodyNotAllowed => "body-not-allowed",
+            Self::ContentTooLarge => "content-too-large",
             Self::ExpectationFailed => "expectation-failed",
             Self::FieldsTooLarge => "fields-too-large",
             Self::MethodNotAllowed => "method-not-allowed",

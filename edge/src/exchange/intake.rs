@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::order::Order;
+use super::order::{Order, SURROGATE_CAPABILITY};
 use crate::cache::epoch::Position;
 use crate::cache::policy::directives::{self, RequestDirectives, ResponseDirectives};
 use crate::cache::policy::freshness::{self, Times};
@@ -80,7 +80,7 @@ pub fn judge(
     let settings = order.site.settings();
     let rule = order.site.rule(order.key.path());
     let lifetimes = &rule.lifetimes;
-    let directives = directives::effective(&headers, &settings.targeted);
+    let directives = directives::effective(&headers, &settings.targeted, device(&order.headers));
     let asked = RequestDirectives::parse(&order.headers);
     let facts = RequestFacts::new(&Method::GET, &order.headers, &asked);
     let (mut fields, mut withheld) = storability::stored_fields(&headers, &directives);
@@ -139,6 +139,12 @@ pub fn judge(
         origin_fields,
     };
     Judged { head, verdict }
+}
+
+/// What this node was called when the origin was asked (see [`Order`]).
+fn device(asked: &HeaderMap) -> Option<&[u8]> {
+    let said = asked.get(&SURROGATE_CAPABILITY)?.as_bytes();
+    said.split(|byte| *byte == b'=').next()
 }
 
 /// The part that an answer is, of what an application serves. Those of a bucket are asked for because the whole is too

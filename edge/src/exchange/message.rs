@@ -6,13 +6,15 @@ use std::pin::Pin;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Version};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::BoxBody;
 
 use super::record::Record;
 use crate::cache::inflight::Reader;
 use crate::clock::Timestamp;
 
 /// A request that passed the one validator: framing, target, Host and `:authority` are known to be good.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Request {
     /// The method.
     pub method: Method,
@@ -30,6 +32,41 @@ pub struct Request {
     pub client: IpAddr,
     /// When its header block had arrived.
     pub received: Timestamp,
+    /// Its content, if there is any. It comes as fast as it is taken.
+    pub content: Option<Content>,
+}
+
+impl Request {
+    /// The same, with content.
+    pub fn with_content(self, content: Content) -> Self {
+        Self {
+            content: Some(content),
+            ..self
+        }
+    }
+}
+
+/// The content of a request, to be taken piece by piece.
+#[derive(Debug)]
+pub struct Content(BoxBody<Bytes, ContentError>);
+
+/// Why the content of a request did not come.
+pub type ContentError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Content {
+    /// Content that comes from `body`.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<ContentError>,
+    {
+        Self(body.map_err(Into::into).boxed())
+    }
+
+    /// The content itself.
+    pub fn into_body(self) -> BoxBody<Bytes, ContentError> {
+        self.0
+    }
 }
 
 /// How the client reached us.

@@ -20,6 +20,7 @@ mod partial;
 mod parts;
 pub mod recode;
 pub mod record;
+mod relay;
 pub mod respond;
 mod revalidate;
 pub mod select;
@@ -73,6 +74,8 @@ pub struct Exchange {
     drain: Drain,
     readiness: Readiness,
     patience: Duration,
+    content_bytes_max: u64,
+    content_stall: Duration,
     ids: AtomicU64,
     nowhere: Arc<str>,
 }
@@ -105,6 +108,8 @@ impl Exchange {
             drain: parts.drain,
             readiness: parts.readiness,
             patience: parts.patience,
+            content_bytes_max: parts.content_bytes_max,
+            content_stall: parts.content_stall,
             ids: AtomicU64::new(1),
             nowhere: Arc::from("-"),
         });
@@ -127,6 +132,13 @@ impl Exchange {
         &self.cache
     }
 
+    /// Whether requests for `host` may have content: where they are relayed to an application.
+    pub fn takes_content(&self, host: &str) -> bool {
+        let routes = self.routes.load();
+        let site = routes.router.route(host);
+        site.is_some_and(|site| site.settings().relays)
+    }
+
     /// Answers a request.
     pub fn run(self: &Arc<Self>, request: Request) -> Answering {
         let exchange = Arc::clone(self);
@@ -141,8 +153,9 @@ impl Exchange {
         let Some(site) = routes.router.route(&request.host).cloned() else {
             return self.fail(request, None, Failure::Misdirected);
         };
-        if !matches!(request.method, Method::GET | Method::HEAD) {
-            return self.other_method(request, &site);
+        // RFC 9110 9.3.1: content of a GET has no meaning that a cache could key by.
+        if !matches!(request.method, Method::GET | Method::HEAD) || request.content.is_some() {
+            return self.other_method(request, &site).await;
         }
         let key = match site.key(request.target.path(), request.target.query()) {
             Ok(key) => key,

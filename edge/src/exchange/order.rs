@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{ACCEPT_ENCODING, RANGE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::fetch::Arriving;
 use super::message::Request;
@@ -13,9 +13,13 @@ use crate::cache::policy::partial;
 use crate::cache::policy::storability::NotStored;
 use crate::cache::policy::validation;
 use crate::cache::store::StoredResponse;
+use crate::fields::lists;
 use crate::origin::{Ask, AskedRange, Condition, Origin};
 use crate::representation::range::{self, Selection};
 use crate::site::Site;
+
+/// How a cache tells an application that it heeds Surrogate-Control, and its name.
+pub(super) const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 
 /// Everything that a fetch needs.
 #[derive(Clone, Debug)]
@@ -52,7 +56,7 @@ impl Order {
             origin: routed.routes.origins.find(&routed.site.settings().origin)?,
             site: Arc::clone(&routed.site),
             key: routed.key.clone(),
-            headers: told(request, &routed.site),
+            headers: told(request, routed),
             stored,
             others,
             part: None,
@@ -118,14 +122,28 @@ impl Order {
 /// The fields of a request by which an answer is chosen. An application is asked for the form without a coding, since
 /// codings are negotiated here; where a rule leaves them to the application, for one that everybody can be given, as it
 /// is taken off again for those who refuse it.
-fn told(request: &Request, site: &Site) -> HeaderMap {
-    let mut headers = request.headers.clone();
+fn told(request: &Request, routed: &Routed) -> HeaderMap {
+    let (site, mut headers) = (&routed.site, request.headers.clone());
     if site.settings().relays {
         let coding = match site.rule(request.target.path()).coding {
             true => "identity",
             false => "gzip",
         };
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding));
+        // By this name Surrogate-Control speaks to us alone (W3C note, section 2.1).
+        headers.remove(&SURROGATE_CAPABILITY);
+        let name = &routed.routes.name;
+        let heeded = site
+            .settings()
+            .targeted
+            .iter()
+            .any(|field| field == "surrogate-control");
+        if heeded
+            && lists::is_token(name)
+            && let Ok(capability) = HeaderValue::try_from(format!("{name}=\"Surrogate/1.0\""))
+        {
+            headers.insert(SURROGATE_CAPABILITY, capability);
+        }
     }
     headers
 }

@@ -76,11 +76,14 @@ impl Exchange {
             headers: HeaderMap::new(),
             client: refused.client,
             received: refused.received,
+            content: None,
         };
         self.fail(request, None, failure)
     }
 
-    pub(super) fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
+    /// Answers a request that the cache has no part in: by ourselves, by the origin where it is one of kind http, or not
+    /// at all.
+    pub(super) async fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
         if request.method.as_str() == "PURGE" && site.settings().purge_method {
             let (head, body) = (self.purge_method.0)(&request).into_parts();
             return self.plain(
@@ -96,6 +99,10 @@ impl Exchange {
             .then(|| site.preflight(&request.headers))
             .flatten();
         let Some(preflight) = preflight else {
+            let is_refused = matches!(request.method, Method::TRACE | Method::CONNECT);
+            if site.settings().relays && !is_refused {
+                return self.relay(request, site).await;
+            }
             return self.fail(request, Some(site), Failure::MethodNotAllowed);
         };
         let fields = preflight.iter().cloned().collect();
@@ -164,7 +171,7 @@ impl Exchange {
         self.plain(request, name, status, fields, Body::Full(body), failure.outcome())
     }
 
-    fn plain(
+    pub(super) fn plain(
         &self,
         request: Request,
         site: Arc<str>,

@@ -40,6 +40,10 @@ pub struct Parts {
     pub recode_share: f64,
     /// How long to wait for the origin when something stale stands by.
     pub patience: Duration,
+    /// The most content that a request may have.
+    pub content_bytes_max: u64,
+    /// How long nothing more of it may come.
+    pub content_stall: Duration,
 }
 
 /// Answers the `PURGE` method on sites that allow it: the operator's side, which knows tokens.

@@ -74,11 +74,13 @@ impl Record {
     /// The record of `request`, answered with `status`. `site` is its name, or `-` where none has the host.
     pub fn new(
         sinks: &Arc<Sinks>,
-        request: Request,
+        mut request: Request,
         site: &Arc<str>,
         status: StatusCode,
         outcome: Option<Outcome>,
     ) -> Self {
+        // What nobody took until now, nobody will.
+        request.content = None;
         Self(Then::Write(Write {
             first_byte: sinks.clock.now().since(request.received),
             sinks: Arc::clone(sinks),

@@ -84,6 +84,7 @@ impl Exchange {
             headers: HeaderMap::from_iter([(ACCEPT_ENCODING, codings.clone())]),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             received: self.clock.now(),
+            content: None,
         };
         let response = self.proceed(request).await;
         let said = response.headers.get_all(respond::CACHE_STATUS).iter().next_back();

@@ -17,8 +17,9 @@ use super::service::Visit;
 use crate::config::Limits;
 use crate::drain::{Drain, panic_message};
 
-/// The receive windows: no request has content that anybody reads, so the smallest that clients get along with.
-const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
+/// The receive windows. What has come of content and is not read yet counts as unproductive, so it has to stay below
+/// that limit; one upload may take all of it.
+const STREAM_WINDOW_BYTES: u32 = 65_535;
 const CONNECTION_WINDOW_BYTES: u32 = 65_535;
 
 /// Content that h2 may hold of one stream. Bodies are shared bytes, so this counts references, not copies.

@@ -131,6 +131,7 @@ impl Link {
                 max: unproductive_bytes,
                 per_request: request_bytes,
                 requests: 0,
+                excused: 0,
             },
             at_boundary: true,
             said_farewell: false,
@@ -183,8 +184,12 @@ impl Link {
         let count = (buf.filled().len() - before) as u64;
         if let (Some(lines), Some(fresh)) = (&mut self.lines, buf.filled_mut().get_mut(before..)) {
             lines.spoil(fresh);
+            if lines.is_ambiguous() {
+                self.pulse.set_ambiguous();
+            }
         }
         self.pulse.count_read(count);
+        self.budget.excuse(self.pulse.content());
         if !self.budget.take(count, self.pulse.requests()) {
             self.pulse.decide(Verdict::End(Closed::Unproductive));
             self.say_farewell(cx, Closed::Unproductive);
@@ -344,6 +349,8 @@ struct Budget {
     max: u64,
     per_request: u64,
     requests: u32,
+    /// Bytes of content that have been given back.
+    excused: u64,
 }
 
 impl Budget {
@@ -353,6 +360,13 @@ impl Budget {
         self.requests = requests;
         self.spent = self.spent.saturating_sub(new.saturating_mul(self.per_request)) + read;
         self.spent <= self.max + self.per_request
+    }
+
+    /// Content that somebody took is no flood; `content` is all of it so far.
+    fn excuse(&mut self, content: u64) {
+        let new = content.saturating_sub(self.excused);
+        self.excused = content;
+        self.spent = self.spent.saturating_sub(new);
     }
 
     fn give(&mut self, written: u64) {
@@ -370,6 +384,7 @@ mod tests {
             max: 1000,
             per_request: 100,
             requests: 0,
+            excused: 0,
         }
     }
 
@@ -388,6 +403,16 @@ mod tests {
             budget.give(800);
             budget.take(100, 1000)
         }));
+    }
+
+    #[test]
+    fn content_that_is_taken_costs_nothing_and_content_that_is_not_is_a_flood() {
+        let mut budget = budget();
+        assert!((1..1000).all(|n| {
+            budget.excuse(n * 1000);
+            budget.take(1000, 1)
+        }));
+        assert!(!(0..3).all(|_| budget.take(1000, 1)));
     }
 
     #[test]

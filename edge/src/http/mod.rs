@@ -5,6 +5,7 @@
 //! `watchdog`, floods by the byte budget in `io`, streams and header blocks by the settings in `h1` and `h2`.
 
 mod body;
+mod content;
 mod h1;
 mod h2;
 mod io;
@@ -43,6 +44,10 @@ pub trait Answer: Send + Sync + 'static {
     fn redirect(self: &Arc<Self>, request: Request) -> Response;
     /// Answers what did not become a request, or one whose answer failed.
     fn refuse(&self, refused: Refused, failure: Failure) -> Response;
+    /// Whether requests for `host` may have content, with any method and in chunks.
+    fn takes_content(&self, _host: &str) -> bool {
+        false
+    }
 }
 
 impl Answer for Exchange {
@@ -56,6 +61,10 @@ impl Answer for Exchange {
 
     fn refuse(&self, refused: Refused, failure: Failure) -> Response {
         Self::refuse(self, refused, failure)
+    }
+
+    fn takes_content(&self, host: &str) -> bool {
+        Self::takes_content(self, host)
     }
 }
 

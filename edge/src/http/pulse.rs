@@ -81,7 +81,7 @@ pub(super) enum Verdict {
 /// The counts of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Signs {
-    /// Bytes read.
+    /// Bytes read, but for content that was taken.
     pub read: u64,
     /// Bytes written.
     pub written: u64,
@@ -110,6 +110,10 @@ pub(super) struct Pulse {
     /// Whether unread content is on its way, so that closing at once would take the answer away from the client.
     linger_wanted: AtomicBool,
     lingering: AtomicBool,
+    /// Bytes of content that somebody has taken, with what it cost to send them. Counted on whatever thread takes them.
+    content: AtomicU64,
+    /// Whether a head has said two things of its content's length.
+    ambiguous: AtomicBool,
     refused: AtomicBool,
     /// Whether the transport failed.
     broken: AtomicBool,
@@ -134,6 +138,8 @@ impl Pulse {
             blocked: AtomicBool::new(false),
             linger_wanted: AtomicBool::new(false),
             lingering: AtomicBool::new(false),
+            content: AtomicU64::new(0),
+            ambiguous: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -150,6 +156,24 @@ impl Pulse {
     pub(super) fn count_written(&self, bytes: u64) {
         let written = self.written.load(Ordering::Relaxed);
         self.written.store(written.wrapping_add(bytes), Ordering::Relaxed);
+    }
+
+    /// Content was taken: as many bytes of what was read are no flood.
+    pub(super) fn count_content(&self, bytes: u64) {
+        self.content.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of content that were taken.
+    pub(super) fn content(&self) -> u64 {
+        self.content.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_ambiguous(&self) {
+        self.ambiguous.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.ambiguous.load(Ordering::Relaxed)
     }
 
     /// How many requests have reached the service.
@@ -201,7 +225,7 @@ impl Pulse {
 
     pub(super) fn signs(&self) -> Signs {
         Signs {
-            read: self.read.load(Ordering::Relaxed),
+            read: self.read.load(Ordering::Relaxed).saturating_sub(self.content()),
             written: self.written.load(Ordering::Relaxed),
             requests: self.requests(),
             under_way: self.under_way.load(Ordering::Relaxed),

@@ -2,7 +2,7 @@
 //!
 //! hyper and h2 see to syntax and framing. What they let through is settled here, before anything routes by it or
 //! makes a key of it: which host is meant, the form of the target, content where there must be none. Nothing below
-//! this file looks at `Host` or at a body of a request.
+//! this file looks at `Host` or at the framing of a request.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -26,6 +26,8 @@ pub struct Arrival {
     pub received: Timestamp,
     /// Whether content follows, or may follow.
     pub has_content: bool,
+    /// Whether the head says two things of its content's length. The parser forgets one of them.
+    pub is_ambiguous: bool,
 }
 
 /// The limits that are checked here.
@@ -46,7 +48,7 @@ pub struct Rejection {
     pub failure: Failure,
 }
 
-/// Reads a head as a request.
+/// Reads a head as a request. `takes_content` says of its host whether requests with any method may have content there.
 ///
 /// # Errors
 ///
@@ -55,8 +57,9 @@ pub fn validate(
     head: http::request::Parts,
     arrival: Arrival,
     limits: HeadLimits,
+    takes_content: impl FnOnce(&str) -> bool,
 ) -> Result<Request, Box<Rejection>> {
-    match check(&head, arrival, limits) {
+    match check(&head, arrival, limits, takes_content) {
         Ok(host) => Ok(accept(head, arrival, host)),
         Err(failure) => Err(Box::new(Rejection {
             refused: describe(&head, arrival),
@@ -66,8 +69,19 @@ pub fn validate(
 }
 
 /// All checks in the order of their weight: framing first, then size, then target, then host. Returns the host.
-fn check(head: &http::request::Parts, arrival: Arrival, limits: HeadLimits) -> Result<Box<str>, Failure> {
-    check_content(head, arrival)?;
+fn check(
+    head: &http::request::Parts,
+    arrival: Arrival,
+    limits: HeadLimits,
+    takes_content: impl FnOnce(&str) -> bool,
+) -> Result<Box<str>, Failure> {
+    let host = target_host(head);
+    check_framing(head, arrival)?;
+    if (arrival.has_content || head.headers.contains_key(header::TRANSFER_ENCODING))
+        && !host.as_ref().is_ok_and(|host| takes_content(host))
+    {
+        check_content(head, arrival)?;
+    }
     if head.headers.len() > limits.header_count {
         return Err(Failure::FieldsTooLarge);
     }
@@ -76,12 +90,28 @@ fn check(head: &http::request::Parts, arrival: Arrival, limits: HeadLimits) -> R
     }
     check_target(&head.method, &head.uri, limits.uri_bytes)?;
     check_expectation(head)?;
-    target_host(head).map_err(Failure::BadRequest)
+    host.map_err(Failure::BadRequest)
 }
 
-/// No request here has content that anybody reads. A transfer coding is refused whatever the method: hyper drops a
-/// `Content-Length` beside it before we could see that both were there (RFC 9112, 6.1). A method that the exchange does
-/// not know may announce a length, so that its answer can be the right one; the connection ends with it.
+/// RFC 9112, 6.1: one length, or `chunked` and nothing else. What two readers could see differently is how requests are
+/// smuggled. hyper drops a `Content-Length` beside a transfer coding; the connection has seen both.
+fn check_framing(head: &http::request::Parts, arrival: Arrival) -> Result<(), Failure> {
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain = codings
+        .next()
+        .is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    let known = head.version == Version::HTTP_11 || !head.headers.contains_key(header::TRANSFER_ENCODING);
+    if arrival.is_ambiguous || !plain || !known || codings.next().is_some() {
+        return Err(Failure::BadRequest(BadRequest::TransferEncoding));
+    }
+    if arrival.has_content && matches!(head.method, Method::TRACE | Method::CONNECT) {
+        return Err(Failure::BodyNotAllowed);
+    }
+    Ok(())
+}
+
+/// Where nobody reads content, a transfer coding is refused whatever the method. A method that the exchange does not know
+/// may announce a length, so that its answer can be the right one; the connection ends with it.
 fn check_content(head: &http::request::Parts, arrival: Arrival) -> Result<(), Failure> {
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Failure::BadRequest(BadRequest::TransferEncoding));
@@ -259,6 +289,7 @@ fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>) -> Reque
         headers,
         client: arrival.client,
         received: arrival.received,
+        content: None,
     }
 }
 
@@ -307,7 +338,12 @@ mod tests {
             scheme: Scheme::Https,
             received: Timestamp::from_unix_seconds(1),
             has_content,
+            is_ambiguous: false,
         }
+    }
+
+    fn nowhere(_: &str) -> bool {
+        false
     }
 
     fn head(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> http::request::Parts {
@@ -327,7 +363,12 @@ mod tests {
         fields: &[(&str, &str)],
         expected: Result<(&str, &str), Failure>,
     ) {
-        let result = validate(head(version, method, target, fields), arrival(false), LIMITS);
+        let result = validate(
+            head(version, method, target, fields),
+            arrival(false),
+            LIMITS,
+            nowhere,
+        );
         let result = result
             .map(|r| (r.host.to_string(), r.target.to_string()))
             .map_err(|r| r.failure);
@@ -511,7 +552,7 @@ mod tests {
     fn content_is_refused_and_never_read() {
         let refusal = |method, has_content, fields: &[(&str, &str)]| {
             let head = head(Version::HTTP_11, method, "/", fields);
-            validate(head, arrival(has_content), LIMITS)
+            validate(head, arrival(has_content), LIMITS, nowhere)
                 .err()
                 .map(|r| r.failure)
         };
@@ -532,6 +573,45 @@ mod tests {
                 coded
             );
         }
+    }
+
+    #[test]
+    fn where_content_is_taken_only_its_framing_is_looked_at() {
+        let refusal = |version, method, is_ambiguous, fields: &[(&str, &str)]| {
+            let arrival = Arrival {
+                is_ambiguous,
+                ..arrival(true)
+            };
+            let fields = [&[("host", "a")], fields].concat();
+            validate(head(version, method, "/", &fields), arrival, LIMITS, |host| {
+                host == "a"
+            })
+            .err()
+            .map(|r| r.failure)
+        };
+        let chunked = [("transfer-encoding", "chunked")];
+        for method in ["GET", "HEAD", "OPTIONS", "DELETE", "POST", "BREW"] {
+            assert_eq!(refusal(Version::HTTP_11, method, false, &[]), None, "{method}");
+            assert_eq!(
+                refusal(Version::HTTP_11, method, false, &chunked),
+                None,
+                "{method}"
+            );
+        }
+        let framing = Some(Failure::BadRequest(BadRequest::TransferEncoding));
+        assert_eq!(refusal(Version::HTTP_11, "POST", true, &[]), framing);
+        assert_eq!(refusal(Version::HTTP_10, "POST", false, &chunked), framing);
+        assert_eq!(refusal(Version::HTTP_2, "POST", false, &chunked), framing);
+        let coded = [("transfer-encoding", "gzip, chunked")];
+        assert_eq!(refusal(Version::HTTP_11, "POST", false, &coded), framing);
+        assert_eq!(
+            refusal(Version::HTTP_11, "POST", false, &[chunked, chunked].concat()),
+            framing
+        );
+        assert_eq!(
+            refusal(Version::HTTP_11, "TRACE", false, &[]),
+            Some(Failure::BodyNotAllowed)
+        );
     }
 
     #[test]
@@ -587,6 +667,7 @@ mod tests {
             head(Version::HTTP_11, "GET", "/", &fields),
             arrival(false),
             LIMITS,
+            nowhere,
         )
         .unwrap();
         let names: Vec<_> = request.headers.keys().map(|name| name.as_str()).collect();
@@ -596,7 +677,7 @@ mod tests {
     #[test]
     fn a_refusal_says_what_was_asked() {
         let head = head(Version::HTTP_11, "GET", "/x", &[("host", "a/b")]);
-        let rejection = validate(head, arrival(false), LIMITS).unwrap_err();
+        let rejection = validate(head, arrival(false), LIMITS, nowhere).unwrap_err();
         assert_eq!(
             (&*rejection.refused.host, &*rejection.refused.target),
             ("a/b", "/x")

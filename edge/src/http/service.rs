@@ -13,6 +13,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::body::Outgoing;
+use super::content::{Arriving, End};
 use super::metrics::{Metrics, RequestRefused};
 use super::pulse::{Pulse, UnderWay};
 use super::request::{self, Arrival, HeadLimits};
@@ -21,7 +22,7 @@ use crate::clock::Clock;
 use crate::drain::{Drain, panic_message};
 use crate::exchange::Refused;
 use crate::exchange::error::Failure;
-use crate::exchange::message::{Answering, Body, Request, Response};
+use crate::exchange::message::{Answering, Body, Content, Request, Response};
 
 /// What the requests of one connection share.
 pub(super) struct Visit<A> {
@@ -44,6 +45,8 @@ struct Asked<A> {
     head_only: bool,
     /// The connection ends with this answer.
     is_last: bool,
+    /// Whether the content has been read to its end, if there is any.
+    content: End,
 }
 
 /// What hyper waits for: the answer itself, or the future that gives it. A panic on the way is a 500 of that request
@@ -76,7 +79,9 @@ impl<A: Answer> Visit<A> {
             scheme: self.client.kind.scheme(),
             received: self.clock.now(),
             has_content: !content.is_end_stream(),
+            is_ambiguous: self.pulse.is_ambiguous(),
         };
+        let end = End::default();
         let asked = Asked {
             visit: Arc::clone(self),
             under_way,
@@ -84,9 +89,15 @@ impl<A: Answer> Visit<A> {
             arrival,
             version: head.version,
             head_only: head.method == Method::HEAD,
-            is_last: arrival.has_content,
+            is_last: false,
+            content: end.clone(),
         };
-        let request = match request::validate(head, arrival, self.limits) {
+        let takes = |host: &str| self.client.kind != Kind::Redirect && self.answer.takes_content(host);
+        let request = match request::validate(head, arrival, self.limits, takes) {
+            Ok(request) if arrival.has_content => {
+                let content = Arriving::new(content, Arc::clone(&self.pulse), end);
+                request.with_content(Content::new(content))
+            }
             Ok(request) => request,
             Err(rejection) => return Answered::Now(Some(asked.reject(*rejection))),
         };
@@ -135,9 +146,11 @@ impl<A: Answer> Asked<A> {
     }
 
     /// Turns an answer into what hyper sends.
-    fn finish(self, response: Response) -> http::Response<Outgoing> {
-        if self.arrival.has_content {
+    fn finish(mut self, response: Response) -> http::Response<Outgoing> {
+        // Content that nobody has read to its end is on its way still: nothing can follow it.
+        if self.arrival.has_content && !self.content.has_come() {
             self.visit.pulse.want_linger();
+            self.is_last = true;
         }
         let mut response = outgoing(response, self.head_only, self.under_way);
         // In a drain each connection is told to go with the next answer; HTTP/2 is told by GOAWAY.

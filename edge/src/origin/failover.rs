@@ -70,6 +70,10 @@ impl<S: Server> Failover<S> {
         self.servers.first()
     }
 
+    pub(super) fn servers(&self) -> &[Arc<S>] {
+        &self.servers
+    }
+
     pub(super) fn status(&self) -> Vec<BucketStatus> {
         self.servers
             .iter()

@@ -13,10 +13,11 @@ pub mod s3;
 mod vitals;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::http::{HeaderMap, HeaderValue, StatusCode};
+use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bytes::Bytes;
 
 use crate::clock::{Clock, Timestamp};
@@ -47,6 +48,29 @@ pub struct Ask {
     pub condition: Option<Condition>,
     /// Only these bytes: first, and last if there is one (inclusive), as of RFC 9110 14.1.2.
     pub range: Option<AskedRange>,
+}
+
+/// A request that is passed on as it is, to an origin that takes any method.
+#[derive(Debug)]
+pub struct Relay {
+    /// The method.
+    pub method: Method,
+    /// The canonical path, percent-encoded, with its leading slash.
+    pub path: String,
+    /// The query as the client wrote it.
+    pub query: Option<String>,
+    /// The site's own name.
+    pub site: String,
+    /// The request's end-to-end fields.
+    pub fields: HeaderMap,
+    /// The client's address.
+    pub client: IpAddr,
+    /// How the client reached us: `http` or `https`.
+    pub scheme: &'static str,
+    /// The host that the client asked.
+    pub host: String,
+    /// The content, if there is any.
+    pub content: Option<http::Upload>,
 }
 
 /// A stored response's validators.
@@ -228,6 +252,14 @@ impl Origin {
         }
     }
 
+    /// Passes a request on as it is, once. A bucket takes none.
+    pub async fn relay(&self, relay: Relay) -> Result<Answer, Error> {
+        match self {
+            Self::Http(origin) => origin.relay(relay).await,
+            Self::S3(_) => Err(Error::new(Kind::RequestRefused, "a bucket takes no such request")),
+        }
+    }
+
     /// How each bucket or server stands, first choice first.
     pub fn status(&self) -> Vec<BucketStatus> {
         match self {
@@ -273,15 +305,20 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     fn of(answer: &Result<Answer, Error>) -> Self {
-        match answer.as_ref().map(|answer| answer.status.as_u16()) {
-            Ok(206) => Self::Partial,
-            Ok(304) => Self::NotModified,
-            Ok(404 | 410) => Self::NotFound,
-            Ok(..300) => Self::Ok,
-            Ok(300..400) => Self::Redirect,
-            Ok(400..500) => Self::ClientError,
-            Ok(500..) => Self::ServerError,
-            Err(_) => Self::Error,
+        answer
+            .as_ref()
+            .map_or(Self::Error, |answer| Self::of_status(answer.status))
+    }
+
+    fn of_status(status: StatusCode) -> Self {
+        match status.as_u16() {
+            206 => Self::Partial,
+            304 => Self::NotModified,
+            404 | 410 => Self::NotFound,
+            ..300 => Self::Ok,
+            300..400 => Self::Redirect,
+            400..500 => Self::ClientError,
+            500.. => Self::ServerError,
         }
     }
 }

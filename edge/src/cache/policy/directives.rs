@@ -161,11 +161,11 @@ pub struct ResponseDirectives {
 }
 
 /// The directives that a response puts on us: those of the first field of `targeted` that is present and valid, else
-/// those of Cache-Control (RFC 9213 section 2.2).
-pub fn effective(headers: &HeaderMap, targeted: &[HeaderName]) -> ResponseDirectives {
+/// those of Cache-Control (RFC 9213 section 2.2). `device` is what Surrogate-Control calls us, if we said it.
+pub fn effective(headers: &HeaderMap, targeted: &[HeaderName], device: Option<&[u8]>) -> ResponseDirectives {
     targeted
         .iter()
-        .find_map(|name| ResponseDirectives::parse_targeted(headers, name))
+        .find_map(|name| ResponseDirectives::parse_targeted(headers, name, device))
         .unwrap_or_else(|| ResponseDirectives::parse(headers))
 }
 
@@ -180,12 +180,12 @@ impl ResponseDirectives {
     }
 
     /// Reads the targeted field `name`; `None` when it is absent, empty or malformed.
-    fn parse_targeted(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+    fn parse_targeted(headers: &HeaderMap, name: &HeaderName, device: Option<&[u8]>) -> Option<Self> {
         if !headers.contains_key(name) {
             return None;
         }
         if *name == SURROGATE_CONTROL {
-            return Self::parse_surrogate_control(headers);
+            return Self::parse_surrogate_control(headers, device);
         }
         let dictionary = Dictionary::parse(headers.get_all(name)).ok()?;
         if dictionary.0.is_empty() {
@@ -202,27 +202,49 @@ impl ResponseDirectives {
     }
 
     /// Reads Surrogate-Control (W3C note "Edge Architecture Specification"): written like Cache-Control, but that its
-    /// `max-age=60+30` also states the time it may be served stale. A field that says nothing of caching, such as
-    /// `content="ESI/1.0"` alone, does not count.
-    fn parse_surrogate_control(headers: &HeaderMap) -> Option<Self> {
+    /// `max-age=60+30` also states the time it may be served stale, and that a directive with device tokens behind it
+    /// is for those devices: ours, called `device`, before what is for everybody. A field that says nothing of caching
+    /// to us, such as `content="ESI/1.0"` alone, does not count.
+    fn parse_surrogate_control(headers: &HeaderMap, device: Option<&[u8]>) -> Option<Self> {
         let mut found = Self::default();
-        for mut directive in directives(headers, &SURROGATE_CONTROL) {
-            if let Argument::Text(text) = directive.argument
-                && directive.is("max-age")
-                && let Some(plus) = text.iter().position(|byte| *byte == b'+')
-                && let Some((fresh, stale)) = text.split_at_checked(plus)
-            {
-                let stale = delta_seconds(stale.get(1..).unwrap_or_default()).unwrap_or_default();
-                found.stale_while_revalidate.get_or_insert(stale);
-                directive.argument = Argument::Text(fresh);
+        let members = || {
+            headers
+                .get_all(&SURROGATE_CONTROL)
+                .iter()
+                .flat_map(|line| Members::new(line.as_bytes()))
+        };
+        for for_us in [true, false] {
+            for member in members() {
+                let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+                let directive = Directive::new(parts.next().unwrap_or_default());
+                let mut devices = parts.peekable();
+                let suits = match (devices.peek().is_some(), for_us) {
+                    (true, true) => device.is_some_and(|device| devices.any(|named| named == device)),
+                    (named, for_us) => !named && !for_us,
+                };
+                if suits {
+                    found.take_surrogate(directive);
+                }
             }
-            found.take(&directive);
         }
         if found == Self::default() {
             return None;
         }
         found.targeted = true;
         Some(found)
+    }
+
+    fn take_surrogate(&mut self, mut directive: Directive<'_>) {
+        if let Argument::Text(text) = directive.argument
+            && directive.is("max-age")
+            && let Some(plus) = text.iter().position(|byte| *byte == b'+')
+            && let Some((fresh, stale)) = text.split_at_checked(plus)
+        {
+            let stale = delta_seconds(stale.get(1..).unwrap_or_default()).unwrap_or_default();
+            self.stale_while_revalidate.get_or_insert(stale);
+            directive.argument = Argument::Text(fresh);
+        }
+        self.take(&directive);
     }
 
     /// Takes a member of a targeted field: RFC 9213 section 2.1 says which type stands for which argument. What has
@@ -539,7 +561,7 @@ mod tests {
         let check = |lines: &[(&str, &str)], targeted: bool, max_age: Option<Duration>| {
             let mut lines = lines.to_vec();
             lines.push(("cache-control", "max-age=1"));
-            let found = effective(&fields(&lines), &targets);
+            let found = effective(&fields(&lines), &targets, Some(b"portico"));
             assert_eq!((found.targeted, found.max_age), (targeted, max_age), "{lines:?}");
         };
         check(&[], false, seconds(1));
@@ -581,6 +603,18 @@ mod tests {
             seconds(4),
         );
         check(&[("surrogate-control", "content=\"ESI/1.0\"")], false, seconds(1));
+        check(&[("surrogate-control", "max-age=4;portico")], true, seconds(4));
+        check(
+            &[("surrogate-control", "max-age=4; other; portico")],
+            true,
+            seconds(4),
+        );
+        check(
+            &[("surrogate-control", "max-age=4, max-age=5;portico")],
+            true,
+            seconds(5),
+        );
+        check(&[("surrogate-control", "max-age=4;other")], false, seconds(1));
         check(&[("edge-control", "max-age=9")], false, seconds(1));
     }
 
@@ -593,6 +627,7 @@ mod tests {
                 "no-store=?0, private=\"a\", no-cache, stale-if-error=5, public",
             )]),
             &targets,
+            None,
         );
         let expected = ResponseDirectives {
             private: names(&["a"]),
@@ -603,7 +638,7 @@ mod tests {
             ..ResponseDirectives::default()
         };
         assert_eq!(found, expected);
-        let found = effective(&fields(&[("surrogate-control", "max-age=60+30")]), &targets);
+        let found = effective(&fields(&[("surrogate-control", "max-age=60+30")]), &targets, None);
         assert_eq!(
             (found.max_age, found.stale_while_revalidate),
             (seconds(60), seconds(30))
@@ -621,7 +656,7 @@ mod tests {
                 }
             }
             let _ = RequestDirectives::parse(&fields);
-            let _ = effective(&fields, &[SURROGATE_CONTROL, CACHE_CONTROL]);
+            let _ = effective(&fields, &[SURROGATE_CONTROL, CACHE_CONTROL], Some(b"a"));
         }
 
         #[test]

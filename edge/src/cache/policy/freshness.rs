@@ -396,7 +396,7 @@ mod tests {
     fn a_targeted_field_silences_expires() {
         let fields = fields(&[("cdn-cache-control", "x"), ("expires", &at(60))]);
         let target = HeaderName::from_static("cdn-cache-control");
-        let directives = super::super::directives::effective(&fields, &[target]);
+        let directives = super::super::directives::effective(&fields, &[target], None);
         let found = lifetime(StatusCode::OK, &fields, &directives, times(), &silent(), true);
         assert_eq!(found.source, Source::None);
     }

@@ -244,6 +244,9 @@ fn limits(root: &Table<'_>) -> Limits {
     if let Some(read) = table.read("h2_streams", |value| value.integer(1, 10_000)) {
         limits.h2_streams = u32::try_from(read).unwrap_or(u32::MAX);
     }
+    if let Some(read) = table.read("content_bytes", |value| value.size(0, i64::MAX.unsigned_abs())) {
+        limits.content_bytes = read;
+    }
     if let Some(read) = table.read("unproductive_bytes", |value| value.size(1024, 1024 * MIB)) {
         limits.unproductive_bytes = read;
     }

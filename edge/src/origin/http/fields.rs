@@ -7,11 +7,11 @@ use http::header::{
     CONTENT_LENGTH, EXPECT, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
     RANGE, VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::config::{self, OriginHost};
 use crate::fields::hop;
-use crate::origin::{Ask, AskedRange};
+use crate::origin::{Ask, AskedRange, Relay};
 
 /// Conditions and ranges of the client: the cache evaluates them, and asks with its own.
 const CONDITIONS: [HeaderName; 6] = [
@@ -25,16 +25,20 @@ const CONDITIONS: [HeaderName; 6] = [
 
 /// Fields that many applications take for the target, the method or the client. They are no part of the key, so what a
 /// client claims in them never goes on with a request whose answer may be stored.
-const CLAIMS: [HeaderName; 9] = [
+const CLAIMS: [HeaderName; 6] = [
     HeaderName::from_static("client-ip"),
     HeaderName::from_static("forwarded"),
     HeaderName::from_static("true-client-ip"),
     HeaderName::from_static("x-host"),
     HeaderName::from_static("x-http-host-override"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+/// Fields that some applications take for the method. To a POST they mean what they say, and nothing of it is stored.
+const METHODS: [HeaderName; 3] = [
     HeaderName::from_static("x-http-method"),
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-real-ip"),
 ];
 
 /// The same, by how their names begin.
@@ -68,11 +72,7 @@ impl Fields {
     /// The fields of a request whose answer may be stored.
     pub(super) fn of_ask(&self, ask: &Ask) -> HeaderMap {
         let mut fields = ask.fields.clone();
-        for name in CONDITIONS.iter().chain(&CLAIMS).chain([&CONTENT_LENGTH]) {
-            fields.remove(name);
-        }
-        let claims: Vec<HeaderName> = fields.keys().filter(|name| is_claim(name)).cloned().collect();
-        for name in claims {
+        for name in CONDITIONS.iter().chain(&METHODS) {
             fields.remove(name);
         }
         self.finish(&mut fields, &ask.site);
@@ -93,14 +93,50 @@ impl Fields {
         fields
     }
 
-    /// Host, Via, and what the configuration adds.
-    fn finish(&self, fields: &mut HeaderMap, site: &str) {
-        hop::remove(fields);
-        fields.remove(EXPECT);
+    /// The fields of a request that is passed on as it is. Nothing of its answer is stored, so who asked, and how, is told.
+    pub(super) fn of_relay(&self, relay: &Relay) -> HeaderMap {
+        let mut fields = relay.fields.clone();
+        if matches!(relay.method, Method::GET | Method::HEAD) {
+            for name in CONDITIONS.iter().chain(&METHODS) {
+                fields.remove(name);
+            }
+        }
+        self.finish(&mut fields, &relay.site);
+        let told = [
+            ("x-forwarded-for", relay.client.to_string()),
+            ("x-forwarded-host", relay.host.clone()),
+            ("x-forwarded-proto", relay.scheme.to_owned()),
+        ];
+        for (name, value) in told {
+            let name = HeaderName::from_static(name);
+            if let Ok(value) = HeaderValue::try_from(value)
+                && self.own.iter().all(|(own, _)| *own != name)
+            {
+                fields.insert(name, value);
+            }
+        }
+        fields
+    }
+
+    /// Makes the fields of a request for another server those for this one.
+    pub(super) fn readdress(&self, fields: &mut HeaderMap, site: &str) {
         let host = self.host.clone().or_else(|| HeaderValue::try_from(site).ok());
         if let Some(host) = host {
             fields.insert(HOST, host);
         }
+    }
+
+    /// Host, Via, and what the configuration adds; what belongs to this hop, or is a claim of the client's, goes.
+    fn finish(&self, fields: &mut HeaderMap, site: &str) {
+        hop::remove(fields);
+        for name in CLAIMS.iter().chain(&[CONTENT_LENGTH, EXPECT]) {
+            fields.remove(name);
+        }
+        let claims: Vec<HeaderName> = fields.keys().filter(|name| is_claim(name)).cloned().collect();
+        for name in claims {
+            fields.remove(name);
+        }
+        self.readdress(fields, site);
         // RFC 9110 7.6.3: after those that came before.
         fields.append(VIA, self.via.clone());
         for (name, value) in &self.own {

@@ -8,11 +8,14 @@ mod connect;
 mod fields;
 mod names;
 mod pool;
+mod relay;
+mod upload;
 mod verdict;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::{Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
@@ -31,6 +34,10 @@ pub use body::Body;
 use connect::Connector;
 use fields::Fields;
 use pool::Pool;
+pub use upload::{Course, Upload, UploadFault};
+
+/// From one look at a server's health to the next.
+const HEALTH_PAUSE: Duration = Duration::from_secs(5);
 
 /// What is sent as a request's content.
 type Content = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -58,6 +65,7 @@ impl HttpOrigin {
                 vitals: Vitals::new(place.url().into(), metrics.clone(), clock.clone()),
                 fields: Fields::new(config, place, name),
                 prefix: place.prefix.clone(),
+                health: config.health.clone(),
                 timeouts: config.timeouts.clone(),
                 pool,
                 metrics: metrics.clone(),
@@ -65,6 +73,11 @@ impl HttpOrigin {
             }))
         });
         let servers = servers.collect::<Result<Vec<_>, StartError>>()?;
+        if config.health.is_some() {
+            for server in &servers {
+                drain.spawn("origin-health", keep_looking(server, drain.clone()));
+            }
+        }
         Ok(Self(Failover::start(
             servers,
             &config.timeouts,
@@ -90,6 +103,7 @@ struct Server {
     vitals: Vitals,
     fields: Fields,
     prefix: String,
+    health: Option<String>,
     timeouts: config::OriginTimeouts,
     pool: Arc<Pool>,
     metrics: Metrics,
@@ -113,11 +127,8 @@ impl super::failover::Server for Server {
 
     async fn probe(&self) {
         self.vitals.begin_probe();
-        match self.pool.connect().await {
-            Ok(lease) => {
-                self.pool.keep_when_done(lease);
-                self.vitals.note_success(Admission::Probe);
-            }
+        match self.look().await {
+            Ok(()) => self.vitals.note_success(Admission::Probe),
             Err(error) => self.vitals.note_failure(Admission::Probe, &error, "(probe)"),
         }
     }
@@ -148,6 +159,30 @@ impl super::failover::Server for Server {
 }
 
 impl Server {
+    /// Whether the server is well: it answers 2xx under its health path, or where there is none takes a connection.
+    async fn look(&self) -> Result<(), Error> {
+        let Some(path) = &self.health else {
+            let lease = self.pool.connect().await?;
+            self.pool.keep_when_done(lease);
+            return Ok(());
+        };
+        let response = self
+            .send(|| {
+                let mut request = Request::new(no_content());
+                *request.uri_mut() = target(&self.prefix, path, None)?;
+                *request.headers_mut() = self.fields.of_ask(&Ask::default());
+                Ok(request)
+            })
+            .await?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(Error::new(
+                Kind::OriginStatus5xx,
+                format!("status {} under {path}", status.as_u16()),
+            )),
+        }
+    }
+
     async fn attempt(self: &Arc<Self>, ask: &Ask) -> Result<Answer, Error> {
         let answer = self.send(|| self.request(ask)).await?;
         let (head, stream) = answer.into_parts();
@@ -180,7 +215,7 @@ impl Server {
             if let Some(lease) = self.pool.take() {
                 match self.pool.send(lease, request()?).await {
                     Ok(response) => return Ok(response),
-                    Err(failed) if failed.is_unanswered => {}
+                    Err(failed) if failed.is_unanswered || failed.request.is_some() => {}
                     Err(failed) => return Err(failed.error),
                 }
             }
@@ -202,18 +237,47 @@ impl Server {
     }
 
     fn request(&self, ask: &Ask) -> Result<Request<Content>, Error> {
-        let target = match &ask.query {
-            Some(query) => format!("{}{}?{query}", self.prefix, ask.path),
-            None => format!("{}{}", self.prefix, ask.path),
-        };
         let mut request = Request::new(no_content());
         *request.method_mut() = if ask.head { Method::HEAD } else { Method::GET };
-        *request.uri_mut() = target
-            .parse()
-            .map_err(|_| Error::new(Kind::ProxyInternalError, "the target is no URI"))?;
+        *request.uri_mut() = target(&self.prefix, &ask.path, ask.query.as_deref())?;
         *request.headers_mut() = self.fields.of_ask(ask);
         Ok(request)
     }
+}
+
+/// Looks after a server that has a health path again and again, so that one which is not well is left out before a
+/// client meets it. While its breaker is open, that is the prober's matter.
+fn keep_looking(server: &Arc<Server>, drain: Drain) -> impl Future<Output = ()> + Send + 'static {
+    let server = Arc::downgrade(server);
+    async move {
+        let looking = async {
+            loop {
+                match server.upgrade() {
+                    None => return,
+                    Some(server) if server.vitals.probe_in().is_some() => {}
+                    Some(server) => match server.look().await {
+                        Ok(()) => server.vitals.note_success(Admission::Go),
+                        Err(error) => server.vitals.note_failure(Admission::Go, &error, "(health)"),
+                    },
+                }
+                tokio::time::sleep(HEALTH_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = looking => {}
+            () = drain.begun() => {}
+        }
+    }
+}
+
+fn target(prefix: &str, path: &str, query: Option<&str>) -> Result<Uri, Error> {
+    let target = match query {
+        Some(query) => format!("{prefix}{path}?{query}"),
+        None => format!("{prefix}{path}"),
+    };
+    target
+        .parse()
+        .map_err(|_| Error::new(Kind::ProxyInternalError, "the target is no URI"))
 }
 
 fn no_content() -> Content {

@@ -29,6 +29,8 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_COUNT_MAX: usize = 200;
 /// What a connection holds of an answer that is not read yet.
 const BUFFER_BYTES_MAX: usize = 128 * 1024;
+/// Interim answers to one request.
+const INTERIM_MAX: u64 = 32;
 /// Unused connections that are kept.
 const IDLE_MAX: usize = 64;
 
@@ -70,6 +72,8 @@ pub(super) struct Failed {
     /// Whether a connection that had been used before ended without a byte: most likely it was closed already when the
     /// request went out.
     pub(super) is_unanswered: bool,
+    /// The request, where nothing of it has gone out.
+    pub(super) request: Option<Request<Content>>,
 }
 
 impl Pool {
@@ -140,20 +144,39 @@ impl Pool {
     pub(super) async fn send(
         self: &Arc<Self>,
         mut lease: Lease,
-        request: Request<Content>,
+        mut request: Request<Content>,
     ) -> Result<Response<Incoming>, Failed> {
         let before = lease.received.load(Ordering::Relaxed);
-        match lease.sender.send_request(request).await {
+        let told = Interim::listen(&mut request);
+        let sent = tokio::select! {
+            // A flood counts although the answer behind it has come.
+            biased;
+            () = told.too_many() => {
+                return Err(Failed {
+                    error: Error::new(
+                        Kind::HttpProtocolError,
+                        format!("more than {INTERIM_MAX} interim answers"),
+                    ),
+                    is_unanswered: false,
+                    request: None,
+                });
+            }
+            sent = lease.sender.try_send_request(request) => sent,
+        };
+        match sent {
             Ok(response) => {
                 lease.was_used = true;
                 self.keep_when_done(lease);
                 Ok(response)
             }
-            Err(error) => {
+            Err(mut failed) => {
+                let request = failed.take_message();
+                let error = failed.into_error();
                 let is_silent = lease.received.load(Ordering::Relaxed) == before;
                 Err(Failed {
                     is_unanswered: lease.was_used && is_silent && !error.is_user() && !error.is_parse(),
                     error: Error::from_causes(&error, Kind::HttpProtocolError),
+                    request,
                 })
             }
         }
@@ -242,6 +265,32 @@ fn tidy(pool: &Arc<Pool>) -> impl Future<Output = ()> + Send + 'static {
         }
         if let Some(pool) = pool.upgrade() {
             pool.idle().clear();
+        }
+    }
+}
+
+/// Counts the interim answers (1xx) to one request, which hyper passes over without an end.
+struct Interim {
+    count: Arc<AtomicU64>,
+    told: Arc<Notify>,
+}
+
+impl Interim {
+    fn listen(request: &mut Request<Content>) -> Self {
+        let (count, told) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+        let (counts, tells) = (Arc::clone(&count), Arc::clone(&told));
+        hyper::ext::on_informational(request, move |_| {
+            if counts.fetch_add(1, Ordering::Relaxed) >= INTERIM_MAX {
+                tells.notify_one();
+            }
+        });
+        Self { count, told }
+    }
+
+    /// Comes when there are more than any sound server sends.
+    async fn too_many(&self) {
+        while self.count.load(Ordering::Relaxed) <= INTERIM_MAX {
+            self.told.notified().await;
         }
     }
 }

@@ -18,6 +18,18 @@ pub(super) fn judge(status: StatusCode, fields: &HeaderMap, ask: &Ask) -> Result
     }
 }
 
+/// Judges the head of an answer to a request that was passed on as it was: the client knows what it asked for.
+pub(super) fn judge_relayed(status: StatusCode, fields: &HeaderMap) -> Result<Option<u64>, Error> {
+    let length = check_framing(fields)?;
+    match status.as_u16() {
+        200..=599 => Ok(length),
+        other => Err(Error::new(
+            Kind::HttpProtocolError,
+            format!("status {other} ends no exchange"),
+        )),
+    }
+}
+
 /// RFC 9112 6.1 and 6.3: a message whose length two readers could see differently is an attack or a fault, and a coding of
 /// the transfer that nobody asked for cannot be taken off.
 fn check_framing(fields: &HeaderMap) -> Result<Option<u64>, Error> {

@@ -154,3 +154,53 @@ async fn a_server_that_does_not_begin_or_does_not_go_on_is_given_up() {
     app.until_seen(2).await;
     edge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_interim_answers_ends_and_a_few_are_passed_over() {
+    let hint = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+    for (count, status) in [(3, 200), (5000, 502)] {
+        let flood = hint.repeat(count) + &String::from_utf8(ok("", "hello")).unwrap();
+        let app = Application::saying(flood).await;
+        let edge = TestEdge::start_http(&app.url(), "", "").await;
+        assert_eq!(edge.get("/", &[]).await.status, status, "{count}");
+        edge.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_an_answer_is_not_taken_for_the_next_one() {
+    // Response splitting: a second answer behind the first, on the same connection.
+    let app = Application::start(|seen| {
+        let text = match seen.line().contains("/evil") {
+            true => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfineHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+            false => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood",
+        };
+        vec![Act::Send(text.into())]
+    })
+    .await;
+    let edge = TestEdge::start_http(&app.url(), "", "").await;
+    for _ in 0..3 {
+        assert_eq!(edge.get("/evil", &[]).await.text(), "fine");
+        assert_eq!(edge.get("/good", &[]).await.text(), "good");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_closes_without_an_answer_is_served_stale_where_that_is_allowed() {
+    let app = Application::start(|seen| match seen.number {
+        0 => vec![Act::Send(ok(
+            "cache-control: max-age=1, stale-if-error=600\r\n",
+            "old",
+        ))],
+        _ => vec![Act::Close],
+    })
+    .await;
+    let edge = TestEdge::start_http(&app.url(), "", "").await;
+    assert_eq!(edge.get("/", &[]).await.text(), "old");
+    edge.clock.advance(std::time::Duration::from_secs(10));
+    let stale = edge.get("/", &[]).await;
+    assert_eq!((stale.status, stale.text()), (200, "old"));
+    assert_eq!(edge.get("/cold", &[]).await.status, 502);
+    edge.stop().await;
+}

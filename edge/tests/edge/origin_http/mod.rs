@@ -4,3 +4,6 @@ mod application;
 mod faults;
 mod fetching;
 mod law;
+mod over_h2;
+mod relaying;
+mod servers;
