@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::Exchange;
 use super::intake::{self, Provenance};
 use super::order::Order;
-use crate::cache::epoch::Position;
+use crate::cache::epoch::{Position, Standing};
 use crate::cache::policy::directives::RequestDirectives;
 use crate::cache::policy::freshness::Times;
 use crate::cache::policy::staleness;
@@ -60,6 +60,8 @@ impl Exchange {
         let (freshened, verdict) = intake::freshened(stored, order, news, from);
         let freshened = Arc::new(freshened);
         match verdict {
+            // A purge of what it was tagged with came meanwhile: the new tags do not take that back.
+            Ok(()) if self.purged_since(order, stored, position) => {}
             Ok(()) => {
                 self.cache.memory.insert(&order.key, Arc::clone(&freshened));
                 self.store_on_disk(&order.key, &freshened);
@@ -71,6 +73,12 @@ impl Exchange {
             }
         }
         Some(freshened)
+    }
+
+    /// Whether a purge, hard or soft, that came after `position` concerns `stored` as it was.
+    fn purged_since(&self, order: &Order, stored: &StoredResponse, position: Position) -> bool {
+        let standing = self.cache.epochs.judge(&order.key, &stored.head.tags, position);
+        !matches!(standing, Standing::Valid { .. })
     }
 
     /// The failure that an answer is while a stale response may be served in its place: RFC 5861 section 4 names the

@@ -54,6 +54,8 @@ pub struct Stale {
     pub stored: Arc<StoredResponse>,
     /// Whether it may be served if the origin fails.
     pub on_error: bool,
+    /// Whether it may be served if the origin gives no answer at all.
+    pub when_silent: bool,
     /// Whether an operator's soft purge made it stale.
     pub purged: bool,
 }
@@ -133,13 +135,10 @@ fn weigh(
     now: Timestamp,
 ) -> Lookup {
     let stored = Arc::clone(stored);
-    match staleness::judge(
-        &stored.head.lifetime,
-        stored.head.age(now),
-        request,
-        purged,
-        heeds,
-    ) {
+    let (lifetime, age) = (&stored.head.lifetime, stored.head.age(now));
+    // Other sites say themselves how long they serve stale when the origin fails.
+    let when_silent = heeds && staleness::may_serve_when_silent(lifetime, age);
+    match staleness::judge(lifetime, age, request, purged, heeds) {
         Verdict::Fresh => Lookup::Fresh(stored),
         Verdict::StaleAllowed => Lookup::StaleAllowed(stored),
         Verdict::StaleWhileRevalidate => Lookup::WhileRevalidating(stored),
@@ -156,6 +155,7 @@ fn weigh(
             stale: Some(Stale {
                 stored,
                 on_error: stale_if_error_left,
+                when_silent,
                 purged,
             }),
             others: Vec::new(),

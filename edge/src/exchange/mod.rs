@@ -339,7 +339,8 @@ impl Exchange {
             .await
     }
 
-    /// The origin failed: answers with what is stored, stale as it is, or with the failure (RFC 5861 section 4).
+    /// The origin failed: answers with what is stored, stale as it is, or with the failure (RFC 5861 section 4, RFC 9111
+    /// section 4.2.4).
     async fn fall_back(
         self: &Arc<Self>,
         request: Request,
@@ -348,7 +349,8 @@ impl Exchange {
         forwarded: Forwarded,
         error: &origin::Error,
     ) -> Response {
-        let Some(stale) = stale.filter(|stale| stale.on_error) else {
+        let is_silent = error.kind != origin::Kind::OriginStatus5xx;
+        let Some(stale) = stale.filter(|stale| stale.on_error || (is_silent && stale.when_silent)) else {
             let mut response = self.fail(request, Some(&routed.site), Failure::from_origin(error));
             let status = Status {
                 handling: forwarded.to(None, false, None),

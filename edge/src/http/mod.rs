@@ -12,7 +12,7 @@ mod io;
 mod lines;
 mod metrics;
 mod pulse;
-mod request;
+pub mod request;
 mod service;
 mod watchdog;
 

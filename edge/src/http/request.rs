@@ -17,7 +17,7 @@ use crate::fields::hop;
 
 /// What is known about a request besides its head.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
+pub struct Arrival {
     /// The client's address.
     pub client: IpAddr,
     /// How the client reached us.
@@ -32,7 +32,7 @@ pub(super) struct Arrival {
 
 /// The limits that are checked here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct HeadLimits {
+pub struct HeadLimits {
     /// Bytes of a request target.
     pub uri_bytes: usize,
     /// Fields in a header block.
@@ -41,13 +41,19 @@ pub(super) struct HeadLimits {
 
 /// A request that was refused, and why.
 #[derive(Debug)]
-pub(super) struct Rejection {
+pub struct Rejection {
+    /// What is known of it, for the log.
     pub refused: Refused,
+    /// Why.
     pub failure: Failure,
 }
 
 /// Reads a head as a request. `takes_content` says of its host whether requests with any method may have content there.
-pub(super) fn validate(
+///
+/// # Errors
+///
+/// The first reason why it is none.
+pub fn validate(
     head: http::request::Parts,
     arrival: Arrival,
     limits: HeadLimits,
@@ -206,10 +212,14 @@ fn host_field(headers: &HeaderMap) -> Result<Option<HostAndPort>, BadRequest> {
 }
 
 /// A host, and the port if one is named.
-type HostAndPort = (Box<str>, Option<u16>);
+pub type HostAndPort = (Box<str>, Option<u16>);
 
 /// `uri-host [":" port]` (RFC 9110, 7.2), lowercase, without the root's dot at its end.
-pub(super) fn host_and_port(text: &str) -> Result<HostAndPort, BadRequest> {
+///
+/// # Errors
+///
+/// When it is anything else.
+pub fn host_and_port(text: &str) -> Result<HostAndPort, BadRequest> {
     if text.is_empty() {
         return Err(BadRequest::HostEmpty);
     }
@@ -225,7 +235,7 @@ pub(super) fn host_and_port(text: &str) -> Result<HostAndPort, BadRequest> {
         .split_at_checked(text.find(':').unwrap_or(text.len()))
         .unwrap_or((text, ""));
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.is_empty() || name.len() > 255 || !is_registered_name(name) {
+    if name.is_empty() || name.ends_with('.') || name.len() > 255 || !is_registered_name(name) {
         return Err(BadRequest::HostInvalid);
     }
     Ok((name.to_ascii_lowercase().into(), port(rest)?))
@@ -398,6 +408,8 @@ mod tests {
             ".",
             "a,b",
             "a, b",
+            "..",
+            "a..",
             "a/b",
             "a b",
             "a?b",

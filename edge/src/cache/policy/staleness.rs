@@ -9,6 +9,9 @@ use std::time::Duration;
 use super::directives::RequestDirectives;
 use super::freshness::Lifetime;
 
+/// How long past its lifetime a response is served while the origin is silent, where nothing says otherwise.
+const SILENCE_MAX: Duration = Duration::from_hours(24);
+
 /// What may be done with a stored response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -96,6 +99,12 @@ pub fn may_serve_on_error(lifetime: &Lifetime, age: Duration, request: &RequestD
         .unwrap_or_default();
     let window = lifetime.stale_if_error.max(asked);
     age < lifetime.fresh.saturating_add(window)
+}
+
+/// Whether a stored response of age `age` may be served when the origin gives no answer at all, and nothing says anything
+/// of that: RFC 9111 section 4.2.4 lets a cache that is disconnected serve stale what is not forbidden. A day is enough.
+pub fn may_serve_when_silent(lifetime: &Lifetime, age: Duration) -> bool {
+    !lifetime.no_cache && !lifetime.must_revalidate && age < lifetime.fresh.saturating_add(SILENCE_MAX)
 }
 
 /// Whether the request's own directives refuse the response as it is (RFC 9111 sections 5.2.1.1 to 5.2.1.4).
@@ -226,6 +235,27 @@ mod tests {
         check(BARE, 1, validate(Why::SoftlyPurged, true));
         check(KEPT, 120, validate(Why::Stale, true));
         check(BARE, 120, validate(Why::Stale, false));
+    }
+
+    #[test]
+    fn when_the_origin_is_silent() {
+        let day = 24 * 3600;
+        let check = |lifetime: Lifetime, age: u64, expected: bool| {
+            assert_eq!(
+                may_serve_when_silent(&lifetime, secs(age)),
+                expected,
+                "{age} {lifetime:?}"
+            );
+        };
+        check(BARE, 0, true);
+        check(BARE, 100 + day - 1, true);
+        check(BARE, 100 + day, false);
+        check(FORBIDDING, 101, false);
+        let no_cache = Lifetime {
+            no_cache: true,
+            ..BARE
+        };
+        check(no_cache, 1, false);
     }
 
     #[test]
