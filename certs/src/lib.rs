@@ -9,6 +9,7 @@ pub mod acme;
 pub mod bundle;
 pub mod bundles;
 pub mod dev_ca;
+pub mod inspect;
 pub mod keeper;
 pub mod material;
 pub mod renewal;

@@ -58,13 +58,14 @@ impl Resolver {
         self.table.load().bundles.clone()
     }
 
-    /// When the first of the served certificates expires; `None` when there is none.
+    /// When the first of the served names is left without a valid certificate; `None` when there is none. A name lasts as
+    /// long as the best of its certificates.
     pub fn soonest_expiry(&self) -> Option<SystemTime> {
-        self.table
-            .load()
-            .bundles
-            .iter()
-            .map(|bundle| bundle.not_after)
+        let table = self.table.load();
+        let lists = table.exact.values().chain(table.wildcard.values());
+        let lists = lists.chain([&table.default]);
+        lists
+            .filter_map(|list| list.iter().map(|bundle| bundle.not_after).max())
             .min()
     }
 

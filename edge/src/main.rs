@@ -12,6 +12,7 @@ use edge::clock::Clock;
 use edge::lifecycle::Signals;
 use edge::server::Node;
 use edge::telemetry::log;
+use edge::tls::command;
 use edge::{config, demo};
 
 /// A caching CDN edge node.
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// List, order, import, export and check the certificates that the nodes share
+    Certs(command::Arguments),
     /// Read a configuration file, say all that is wrong with it, and start nothing
     Check {
         /// The configuration file
@@ -58,6 +61,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Certs(arguments) => certificates(&arguments),
         Command::Check { config } => check(&config),
         Command::Demo(arguments) => serve(What::Demo(arguments)),
         Command::Purge(arguments) => ask(async |out, err| client::purge(&arguments, out, err).await),
@@ -80,6 +84,20 @@ fn ask(
     Ok(runtime
         .block_on(question(&mut std::io::stdout(), &mut std::io::stderr()))
         .into())
+}
+
+/// Works on the certificates that the nodes share.
+fn certificates(arguments: &command::Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    let _log = log::start()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(command::run(arguments, &Clock::real(), &mut std::io::stdout()))?;
+    Ok(if done {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// What is served.

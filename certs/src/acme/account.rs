@@ -82,6 +82,11 @@ impl AccountKey {
         shared.map_err(|error| Error::Account(error.into()))
     }
 
+    /// The same key, for a CA that does not know it yet.
+    pub(super) fn elsewhere(self) -> Self {
+        Self { url: None, ..self }
+    }
+
     /// The account at the CA.
     pub(super) async fn account(&self, acme: &Acme, http: &Http) -> Result<Account, Error> {
         let pkcs8 =

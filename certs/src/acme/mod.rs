@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use account::AccountKey;
 pub use answers::Answers;
-pub(crate) use order::{Pending, ari, complete, connect, open};
+pub(crate) use order::{Pending, ari, complete, connect, connect_elsewhere, open};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]

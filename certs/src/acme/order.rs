@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error as AcmeError,
-    Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
+    Identifier, KeyAuthorization, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use rustls_pki_types::CertificateDer;
@@ -83,6 +83,25 @@ pub(crate) async fn connect(shared: &Shared, acme: &Acme, now: Now) -> Result<Co
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Opens the fleet's account at another CA, with the same key: so that every node answers for it too.
+pub(crate) async fn connect_elsewhere(
+    shared: &Shared,
+    acme: &Acme,
+    directory: &str,
+    now: Now,
+) -> Result<Connected, Error> {
+    let found = AccountKey::find(shared, acme).await;
+    let key = found.map_err(|error| Error::Account(error.into()))?;
+    let key = key.ok_or_else(|| Error::Account("there is no account".into()))?;
+    let elsewhere = Acme {
+        directory: directory.to_owned(),
+        ..acme.clone()
+    };
+    let http = Http::new(&elsewhere, now)?;
+    let account = key.elsewhere().account(&elsewhere, &http).await?;
+    Ok(Connected { account, http })
 }
 
 /// Places an order, or takes up the one that was left. The certificate that it replaces is named to CAs that want to know
@@ -233,43 +252,7 @@ async fn prove(
     provider: Option<&dyn Provider>,
 ) -> Result<(), Error> {
     let mut proofs = Proofs::default();
-    let proved = async {
-        each_challenge(connected, challenge, order, async |name, handle| {
-            let authorization = handle.key_authorization();
-            match challenge {
-                // Every node answers by itself.
-                Challenge::Http01 => {}
-                Challenge::TlsAlpn01 => {
-                    let shown = answers.show(&name, authorization.digest().as_ref())?;
-                    proofs.shown.push(shown);
-                }
-                Challenge::Dns01(_) => {
-                    let values: &mut Vec<String> = proofs.records.entry(dns::record_name(&name)).or_default();
-                    values.push(authorization.dns_value());
-                }
-            }
-            Ok(())
-        })
-        .await?;
-        if let Some(provider) = provider {
-            for (name, values) in &proofs.records {
-                provider.present(name, values).await?;
-            }
-            provider.settle().await?;
-        }
-        each_challenge(connected, challenge, order, async |_, handle| {
-            handle
-                .set_ready()
-                .await
-                .map_err(|error| connected.http.failed(error))
-        })
-        .await?;
-        order
-            .poll_ready(&POLLS)
-            .await
-            .map_err(|error| connected.http.failed(error))
-    }
-    .await;
+    let proved = present(connected, challenge, order, answers, provider, &mut proofs).await;
     if let Some(provider) = provider {
         for (name, values) in &proofs.records {
             if let Err(error) = provider.clear(name, values).await {
@@ -281,7 +264,28 @@ async fn prove(
             }
         }
     }
-    proved.map(|_| ())
+    proved
+}
+
+/// Puts every proof where the CA looks, tells it to look, and waits for what it says.
+async fn present(
+    connected: &Connected,
+    challenge: &Challenge,
+    order: &mut Order,
+    answers: &Arc<Answers>,
+    provider: Option<&dyn Provider>,
+    proofs: &mut Proofs,
+) -> Result<(), Error> {
+    each_challenge(connected, challenge, order, Pass::Show(answers, proofs)).await?;
+    if let Some(provider) = provider {
+        for (name, values) in &proofs.records {
+            provider.present(name, values).await?;
+        }
+        provider.settle().await?;
+    }
+    each_challenge(connected, challenge, order, Pass::SetReady).await?;
+    let polled = order.poll_ready(&POLLS).await;
+    polled.map(|_| ()).map_err(|error| connected.http.failed(error))
 }
 
 /// What was put where a CA looks.
@@ -291,12 +295,18 @@ struct Proofs {
     records: BTreeMap<String, Vec<String>>,
 }
 
-/// Does `work` for the challenge of each name that is not proved yet.
+/// What is done with each challenge: all proofs are shown before the CA is told of the first.
+enum Pass<'a> {
+    Show(&'a Arc<Answers>, &'a mut Proofs),
+    SetReady,
+}
+
+/// Goes through the challenges of the names that are not proved yet.
 async fn each_challenge(
     connected: &Connected,
     challenge: &Challenge,
     order: &mut Order,
-    mut work: impl AsyncFnMut(String, &mut instant_acme::ChallengeHandle<'_>) -> Result<(), Error>,
+    mut pass: Pass<'_>,
 ) -> Result<(), Error> {
     let mut authorizations = order.authorizations();
     while let Some(found) = authorizations.next().await {
@@ -314,11 +324,43 @@ async fn each_challenge(
                 challenge: challenge.token(),
             });
         };
-        if handle.status == ChallengeStatus::Pending {
-            work(name, &mut handle).await?;
+        if handle.status != ChallengeStatus::Pending {
+            continue;
+        }
+        match &mut pass {
+            Pass::Show(answers, proofs) => {
+                proofs.show(answers, challenge, &name, &handle.key_authorization())?;
+            }
+            Pass::SetReady => {
+                let told = handle.set_ready().await;
+                told.map_err(|error| connected.http.failed(error))?;
+            }
         }
     }
     Ok(())
+}
+
+impl Proofs {
+    fn show(
+        &mut self,
+        answers: &Arc<Answers>,
+        challenge: &Challenge,
+        name: &str,
+        authorization: &KeyAuthorization,
+    ) -> Result<(), Error> {
+        match challenge {
+            // Every node answers by itself.
+            Challenge::Http01 => {}
+            Challenge::TlsAlpn01 => self
+                .shown
+                .push(answers.show(name, authorization.digest().as_ref())?),
+            Challenge::Dns01(_) => {
+                let values = self.records.entry(dns::record_name(name)).or_default();
+                values.push(authorization.dns_value());
+            }
+        }
+        Ok(())
+    }
 }
 
 fn kind(challenge: &Challenge) -> ChallengeType {

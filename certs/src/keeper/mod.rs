@@ -70,6 +70,8 @@ struct State {
     last: Option<(SystemTime, bool)>,
     holding: bool,
     store_ok: bool,
+    /// Whether the store was ever read.
+    looked: bool,
 }
 
 /// What came of attending a certificate.
@@ -239,7 +241,11 @@ impl Keeper {
 
     async fn attend_one(&self, tended: &Tended, force: bool) -> Outcome {
         let outcome = self.try_attend(tended, force).await;
-        tended.state().store_ok = !matches!(outcome, Outcome::StoreDown(_));
+        {
+            let mut state = tended.state();
+            state.store_ok = !matches!(outcome, Outcome::StoreDown(_));
+            state.looked |= state.store_ok;
+        }
         match &outcome {
             Outcome::StoreDown(reason) => {
                 tracing::warn!(
@@ -321,7 +327,7 @@ impl Keeper {
     }
 
     async fn shared(&self) -> &Shared {
-        let open = async || {
+        let open = || async {
             let objects: Arc<dyn Objects> = match &self.settings.store.place {
                 StorePlace::Bucket(bucket) => Arc::new(Bucket::open(bucket).await),
                 StorePlace::Folder(folder) => Arc::new(Folder::new(folder)),

@@ -5,8 +5,10 @@ use std::time::SystemTime;
 
 use super::renew::waits_until;
 use super::{Keeper, Outcome, Tended, chain};
+use crate::acme::{self, dns};
 use crate::bundle::Bundle;
 use crate::material::{Material, Refused};
+use crate::settings::Challenge;
 use crate::store::{Error, Taken};
 
 /// Why an operator's order was not carried out.
@@ -93,6 +95,52 @@ impl Keeper {
             outcomes.push((tended.id.clone(), outcome));
         }
         Ok(outcomes)
+    }
+
+    /// Orders certificates from another CA, and throws them away: to see whether it would work.
+    pub async fn rehearse(
+        &self,
+        name: Option<&str>,
+        directory: &str,
+    ) -> Result<Vec<(String, Outcome)>, OperateError> {
+        let mut outcomes = Vec::new();
+        for tended in self.chosen(name)? {
+            let outcome = match self.rehearse_one(tended, directory).await {
+                Ok(()) => Outcome::Issued,
+                Err(error) => Outcome::Failed(chain(&*error)),
+            };
+            outcomes.push((tended.id.clone(), outcome));
+        }
+        Ok(outcomes)
+    }
+
+    async fn rehearse_one(
+        &self,
+        tended: &Tended,
+        directory: &str,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let (shared, now) = (self.shared().await, Arc::clone(&self.now));
+        let connected =
+            acme::connect_elsewhere(shared, &tended.managed.acme, directory, Arc::clone(&now)).await?;
+        let mut managed = tended.managed.clone();
+        managed.acme.directory = directory.to_owned();
+        let (order, pending) = acme::open(&connected, &managed, tended.kind, None, None).await?;
+        let provider = match &managed.acme.challenge {
+            Challenge::Dns01(settings) => Some(dns::provider(settings, Arc::clone(&now)).await?),
+            _ => None,
+        };
+        let answers = &self.answers;
+        let completed = acme::complete(
+            &connected,
+            &managed,
+            order,
+            &pending,
+            answers,
+            provider.as_deref(),
+        );
+        let ready = completed.await?;
+        Material::new(ready.chain, ready.key, managed.name(), now())?;
+        Ok(())
     }
 
     /// Puts a chain and its key into the store, for the certificate of `name` with that kind of key.

@@ -67,7 +67,7 @@ async fn a_node_that_never_ordered_answers_the_validation_of_another() {
 async fn the_holder_dies_after_its_order_and_another_finishes_that_order() {
     let lab = Lab::start().await;
     let (first, second) = (lab.node("first"), lab.node("second"));
-    lab.route_to(&second);
+    lab.route_to(&first);
     let gate = Arc::new(Gate::default());
     lab.ca.mood(|mood| mood.hold = Some(Arc::clone(&gate)));
     let dying = until(work(&first), gate.reached()).await;
@@ -93,7 +93,7 @@ async fn the_holder_dies_after_its_order_and_another_finishes_that_order() {
 async fn a_holder_that_slept_past_its_lease_writes_nothing() {
     let lab = Lab::start().await;
     let (sleeper, thief) = (lab.node("sleeper"), lab.node("thief"));
-    lab.route_to(&thief);
+    lab.route_to(&sleeper);
     let gate = Arc::new(Gate::default());
     lab.ca.mood(|mood| mood.hold = Some(Arc::clone(&gate)));
     let asleep = until(work(&sleeper), gate.reached()).await;
@@ -124,7 +124,7 @@ async fn a_holder_that_slept_past_its_lease_writes_nothing() {
 async fn a_stolen_lease_alone_keeps_the_sleeper_from_writing() {
     let lab = Lab::start().await;
     let (sleeper, thief) = (lab.node("sleeper"), lab.node("thief"));
-    lab.route_to(&thief);
+    lab.route_to(&sleeper);
     let gate = Arc::new(Gate::default());
     lab.ca.mood(|mood| mood.hold = Some(Arc::clone(&gate)));
     let asleep = until(work(&sleeper), gate.reached()).await;

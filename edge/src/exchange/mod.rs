@@ -32,7 +32,7 @@ use self::fetch::{Arriving, Fetched, Order};
 use self::lookup::{Lookup, Stale};
 use self::message::{Request, Response};
 pub use self::own::Refused;
-pub use self::parts::{Cache, Parts, PurgeMethod, Routes};
+pub use self::parts::{Cache, Challenges, Parts, PurgeMethod, Routes};
 use self::record::{Metrics, Sinks};
 use self::select::Subject;
 use crate::cache::key::Key;
@@ -59,6 +59,7 @@ pub struct Exchange {
     cache: Cache,
     forms: recode::Forms,
     purge_method: PurgeMethod,
+    challenges: Challenges,
     sinks: Arc<Sinks>,
     clock: Clock,
     control: Handle,
@@ -91,6 +92,7 @@ impl Exchange {
             cache: parts.cache,
             forms,
             purge_method: parts.purge_method,
+            challenges: parts.challenges,
             sinks: parts.sinks,
             clock: parts.clock,
             control: parts.control,
