@@ -30,7 +30,7 @@ use tokio::runtime::Handle;
 use self::error::Failure;
 use self::fetch::{Arriving, Fetched, Order};
 use self::lookup::{Lookup, Stale};
-use self::message::{Request, Response};
+use self::message::{Answering, Request, Response};
 pub use self::own::Refused;
 pub use self::parts::{Cache, Challenges, Parts, PurgeMethod, Routes};
 use self::record::{Metrics, Sinks};
@@ -122,7 +122,12 @@ impl Exchange {
     }
 
     /// Answers a request.
-    pub async fn run(self: &Arc<Self>, request: Request) -> Response {
+    pub fn run(self: &Arc<Self>, request: Request) -> Answering {
+        let exchange = Arc::clone(self);
+        Answering::later(async move { exchange.proceed(request).await })
+    }
+
+    async fn proceed(self: &Arc<Self>, request: Request) -> Response {
         if request.target.path() == READY_PATH {
             return self.ready(request);
         }
