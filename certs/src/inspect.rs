@@ -52,9 +52,7 @@ impl Inspector {
 
     /// RFC 8659 section 3: the records of the name, or of the nearest parent that has any, decide.
     async fn caa(&self, name: &str, directory: &str) -> Option<String> {
-        let Some(ca) = caa_name(directory) else {
-            return None;
-        };
+        let ca = caa_name(directory)?;
         let wildcard = name.starts_with("*.");
         let mut at = name.trim_start_matches("*.");
         loop {

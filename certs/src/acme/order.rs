@@ -153,7 +153,7 @@ pub(crate) async fn open(
             // not keep us from ordering.
             Err(AcmeError::Unsupported(_)) if replaces.is_some() => replaces = None,
             Err(AcmeError::Api(problem)) if replaces.is_some() && is_about_replaces(&problem) => {
-                replaces = None
+                replaces = None;
             }
             Err(error) => {
                 let error = connected.http.failed(error);

@@ -32,7 +32,7 @@ pub use self::operate::{Listed, OperateError};
 /// Orders of one node at a time; the others wait.
 const ORDERS_MAX: usize = 4;
 
-/// Called after what is served has changed.
+/// Called after what is served has changed, or whether this node is behind the others.
 pub type Changed = Box<dyn Fn() + Send + Sync>;
 
 /// Keeps certificates.
@@ -193,13 +193,13 @@ impl Keeper {
             .collect()
     }
 
-    /// Names that are to be served and for which there is no certificate yet.
-    pub fn missing(&self) -> Vec<String> {
-        let without = self
-            .tended
-            .iter()
-            .filter(|tended| tended.state().served.is_none());
-        without.flat_map(|tended| tended.managed.names.clone()).collect()
+    /// Whether this node lacks a certificate that other nodes may have: there is one in the store, or the store could not
+    /// be asked yet. One that nobody has is no reason to send clients elsewhere.
+    pub fn is_behind(&self) -> bool {
+        self.tended.iter().any(|tended| {
+            let state = tended.state();
+            state.served.is_none() && (!state.looked || state.slot.current.is_some())
+        })
     }
 
     /// How each certificate is.
@@ -240,11 +240,15 @@ impl Keeper {
     }
 
     async fn attend_one(&self, tended: &Tended, force: bool) -> Outcome {
+        let behind = self.is_behind();
         let outcome = self.try_attend(tended, force).await;
         {
             let mut state = tended.state();
             state.store_ok = !matches!(outcome, Outcome::StoreDown(_));
             state.looked |= state.store_ok;
+        }
+        if self.is_behind() != behind {
+            (self.changed)();
         }
         match &outcome {
             Outcome::StoreDown(reason) => {
@@ -255,7 +259,7 @@ impl Keeper {
                 );
             }
             Outcome::Failed(reason) => {
-                tracing::error!(id = tended.id, reason, "the certificate was not renewed")
+                tracing::error!(id = tended.id, reason, "the certificate was not renewed");
             }
             Outcome::Issued => tracing::info!(id = tended.id, "a certificate was issued and published"),
             Outcome::Lost => {
