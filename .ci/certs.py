@@ -96,13 +96,17 @@ class Lab:
     def pebble(self, http_port=1, tls_port=1, dns=None, nonce_reject=5, alternates=0, binding=None):
         """Starts a CA; its API is trusted by ca.pem. Returns its directory."""
         if not (self.dir / "ca.pem").exists():
-            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                            "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=localhost",
-                            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-                           cwd=self.dir, check=True, capture_output=True)
+            make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+            for name, subject, extra in (
+                ("ca", "/CN=CA of the API", []),
+                ("api", "/CN=localhost", ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE",
+                                          "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]),
+            ):
+                subprocess.run([*make, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", subject, *extra],
+                               cwd=self.dir, check=True, capture_output=True)
         api, self.management = free_ports(2)
         config = {"listenAddress": f"127.0.0.1:{api}", "managementListenAddress": f"127.0.0.1:{self.management}",
-                  "certificate": "ca.pem", "privateKey": "ca.key", "httpPort": http_port, "tlsPort": tls_port,
+                  "certificate": "api.pem", "privateKey": "api.key", "httpPort": http_port, "tlsPort": tls_port,
                   "ocspResponderURL": "", "externalAccountBindingRequired": bool(binding)}
         if binding:
             config["externalAccountMACKeys"] = binding
@@ -262,26 +266,16 @@ class Gate:
 def validation_reaches_another_node(lab):
     """The order is placed by node A, and the CA's validation reaches node B, which ordered nothing."""
     ports = free_ports(3)
-    closed = free_ports(1)[0]
-    b_waiting = lab.node("b", f"https://localhost:{closed}/dir", ports=ports)
-    # B knows a CA that is down, so it does not order; and it has to know the account: so A's directory is made first.
     directory = lab.pebble(http_port=ports[1])
-    b = lab.node("b", directory, ports=ports, poll="1s")
-    del b_waiting
-    a = lab.node("a", directory, poll="1s")
-    # The lease is held by nobody we know: B looks, learns the account, and waits.
+    b = lab.node("b", directory, ports=ports, poll="10s")
+    a = lab.node("a", directory)
+    # Somebody who is gone holds the lease: B looks, learns the account, and waits.
     holder = {"lease": {"owner": "someone", "expires": int(time.time()) + 13}}
     lab.s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}names/cdn.test/ecdsa/current.json", Body=json.dumps(holder))
     b.start().wait()
     wait_until("b to know the account", lambda: lab.contents() and any("accounts/" in key for key, _ in lab.contents()))
-    # B is kept from ordering for as long as A works: it is stopped from looking by a long lease of A.
-    code, text = 1, ""
-    def issue():
-        nonlocal code, text
-        code, text = a.command("renew", "cdn.test")
-        return "issued" in text
-    wait_until("a to order", issue)
-    assert code == 0, text
+    # A asks until that lease is over. B asks every ten seconds only, so it is A that gets it.
+    wait_until("a to order", lambda: "issued" in a.command("renew", "cdn.test")[1])
     leaf = served([b])
     assert subject(leaf)[0] == ["cdn.test"], subject(leaf)
     assert lab.log(b.name).count("was issued and published") == 0, "b ordered by itself"
@@ -363,8 +357,7 @@ def many_bad_nonces(lab):
         code, text = node.command("renew")
         assert code == 0, text
         wait_until("the new one to be served", lambda: node.leaf() != before)
-    refused = lab.log(lab.ca_log).count("badNonce") + lab.log(lab.ca_log).count("invalid anti-replay nonce")
-    print(f"  orders: {lab.orders()}; nonces refused, by the CA's log: {refused}")
+    print(f"  {lab.orders()} orders, one for each certificate and what had to be done again")
 
 
 def tls_alpn(lab):
@@ -482,10 +475,8 @@ def wildcard_by_route53(lab):
     node = lab.node("n", directory, names=names, challenge="dns-01", acme=acme).start().wait()
     leaf = wait_until("the wildcard to be served", lambda: node.leaf("any.wild.test"))
     assert subject(leaf)[0] == sorted(names), subject(leaf)
-    records = client.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
     wait_until("the record to be taken away", lambda: not any(
         record["Type"] == "TXT" for record in client.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]))
-    del records
 
 
 def txt_server(client, zone):
