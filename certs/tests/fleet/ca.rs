@@ -96,7 +96,6 @@ struct State {
 
 #[derive(Clone, Default)]
 struct Order {
-    account: String,
     payload: Value,
     names: Vec<String>,
     proved: Vec<bool>,
@@ -228,18 +227,20 @@ impl Inner {
         state.counted += 1;
         let known = state.nonces.remove(head["nonce"].as_str().unwrap_or_default());
         let counted = state.counted;
-        let unlucky = state.mood.bad_nonce_each.is_some_and(|each| counted % each == 0);
+        let unlucky = state
+            .mood
+            .bad_nonce_each
+            .is_some_and(|each| counted.is_multiple_of(each));
         if !known || unlucky || state.mood.bad_nonces > 0 {
             state.mood.bad_nonces = state.mood.bad_nonces.saturating_sub(1);
             return problem(400, "badNonce", None);
         }
-        let account = head["kid"].as_str().map(str::to_owned);
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let at = parts.get(1).and_then(|text| text.parse::<usize>().ok());
         match (parts[0], at) {
             ("account", None) => self.register(&mut state, &head, payload),
             ("account", Some(_)) => json_of(200, &json!({"status": "valid"}), None),
-            ("order", None) => self.place(&mut state, account.unwrap(), payload),
+            ("order", None) => self.place(&mut state, payload),
             ("order", Some(at)) => json_of(200, &self.order(&state, at), None),
             ("authz", Some(at)) => {
                 let which: usize = parts[2].parse().unwrap();
@@ -303,7 +304,7 @@ impl Inner {
         )
     }
 
-    fn place(&self, state: &mut State, account: String, payload: Value) -> Response<Full<Bytes>> {
+    fn place(&self, state: &mut State, payload: Value) -> Response<Full<Bytes>> {
         let names: Vec<String> = payload["identifiers"]
             .as_array()
             .unwrap()
@@ -311,7 +312,6 @@ impl Inner {
             .map(|identifier| identifier["value"].as_str().unwrap().to_owned())
             .collect();
         state.orders.push(Order {
-            account,
             proved: vec![false; names.len()],
             names,
             payload,

@@ -26,6 +26,8 @@ use crate::telemetry::metrics::{Counter, Family, Label, Registry};
 /// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record of its own. rustls would say `access_denied`,
 /// which tells an operator at the other end nothing.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+/// The fatal alert `handshake_failure` (RFC 8446 section 6.2), for a client that no key of ours suits.
+const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 /// Answers handshakes. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -101,10 +103,15 @@ impl Acceptor {
             let _ = stream.shutdown().await;
             return Err(Refusal::Proof);
         }
-        if let Err(refusal) = self.resolver.admit(server_name.as_deref()) {
+        let admitted = self.resolver.admit_hello(&start.client_hello());
+        if let Err(refusal) = admitted {
+            let alert = match refusal {
+                certs::Refusal::NoCompatibleKey => HANDSHAKE_FAILURE,
+                certs::Refusal::NoServerName | certs::Refusal::UnknownName => UNRECOGNIZED_NAME,
+            };
             let mut stream = start.io;
             // Whether the alert arrives changes nothing: the connection ends here.
-            let _ = stream.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = stream.write_all(&alert).await;
             let _ = stream.shutdown().await;
             return Err(Refusal::Certificate(refusal));
         }

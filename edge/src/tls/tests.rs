@@ -315,8 +315,7 @@ async fn ecdsa_and_rsa_stand_side_by_side() {
 
     lab.serve(&[(certificate(&["a.example"]), false)]);
     let meeting = lab.meet(&only(&lab, rsa), "a.example").await;
-    assert_eq!(meeting.node.unwrap_err().reason(), Reason::NoCompatibleKey);
-    assert!(meeting.client.is_err());
+    meeting.check_refused(Reason::NoCompatibleKey, AlertDescription::HandshakeFailure);
 }
 
 #[tokio::test]
