@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls::SignatureAlgorithm;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
@@ -24,6 +24,8 @@ use crate::pem;
 pub struct Bundle {
     /// DNS names of the leaf, lowercase, in its order; `*.example.com` stands for one label.
     pub names: Vec<String>,
+    /// The serial number of the leaf, in hex.
+    pub serial: String,
     /// Valid from then on.
     pub not_before: SystemTime,
     /// Valid until then.
@@ -46,31 +48,61 @@ impl Bundle {
     pub fn algorithm(&self) -> SignatureAlgorithm {
         self.certified_key.key.algorithm()
     }
+
+    /// Whether the certificate is for `name`, itself or by a wildcard of one label (RFC 6125 section 6.4.3).
+    pub fn covers(&self, name: &str) -> bool {
+        let wildcard = name
+            .split_once('.')
+            .map(|(_, parent)| format!("*.{parent}"))
+            .filter(|_| !name.starts_with("*."));
+        self.names
+            .iter()
+            .any(|own| own == name || Some(own) == wildcard.as_ref())
+    }
 }
 
 /// Reads a chain (leaf first) and its key, and checks that they can serve.
 pub fn load(chain: &Path, key: &Path, now: SystemTime) -> Result<Bundle, Error> {
-    let certificates = pem::read_chain(chain)?;
-    let private_key = pem::read_key(key)?;
-    let signing_key = aws_lc_rs::sign::any_supported_type(&private_key).map_err(|source| Error::BadKey {
+    let mut bundle = assemble(chain, pem::read_chain(chain)?, key, &pem::read_key(key)?, now)?;
+    bundle.warnings.extend(pem::key_file_warning(key));
+    Ok(bundle)
+}
+
+/// As [`load`], of a chain and a key that are in memory; errors call both of them `name`.
+pub fn parse(name: &Path, chain: &str, key: &str, now: SystemTime) -> Result<Bundle, Error> {
+    let certificates = pem::parse_chain(name, chain.as_bytes())?;
+    assemble(
+        name,
+        certificates,
+        name,
+        &pem::parse_key(name, key.as_bytes())?,
+        now,
+    )
+}
+
+fn assemble(
+    chain: &Path,
+    certificates: Vec<CertificateDer<'static>>,
+    key: &Path,
+    private_key: &PrivateKeyDer<'static>,
+    now: SystemTime,
+) -> Result<Bundle, Error> {
+    let signing_key = aws_lc_rs::sign::any_supported_type(private_key).map_err(|source| Error::BadKey {
         file: key.into(),
         source,
     })?;
     let parsed = parse_all(chain, &certificates)?;
     let leaf = Leaf::read(chain, &parsed)?;
-    let (not_before, not_after) = (leaf.not_before, leaf.not_after);
-
     let mut warnings = leaf.warnings(chain, now);
     warnings.extend(order_warning(chain, &parsed));
-    warnings.extend(pem::key_file_warning(key));
-    let names = leaf.names;
     let fingerprint = certificates.first().map(Fingerprint::of).unwrap_or_default();
     let certified_key = CertifiedKey::new(certificates, signing_key);
     check_key(chain, key, &certified_key)?;
     Ok(Bundle {
-        names,
-        not_before,
-        not_after,
+        names: leaf.names,
+        serial: leaf.serial,
+        not_before: leaf.not_before,
+        not_after: leaf.not_after,
         certified_key: Arc::new(certified_key),
         fingerprint,
         warnings,
@@ -171,6 +203,7 @@ pub enum Warning {
 
 struct Leaf {
     names: Vec<String>,
+    serial: String,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -187,6 +220,7 @@ impl Leaf {
         let validity = leaf.validity();
         Ok(Self {
             names,
+            serial: hex::encode(leaf.raw_serial()),
             not_before: system_time(validity.not_before.timestamp()),
             not_after: system_time(validity.not_after.timestamp()),
         })

@@ -94,8 +94,7 @@ impl DevCa {
         let mut chain = params.signed_by(&key, &self.issuer)?.pem();
         let ca = self.certificate();
         chain.push_str(&fs::read_to_string(&ca).map_err(|error| Error::file(&ca, error))?);
-        private_file::write(&pair.key, &key.serialize_pem())
-            .map_err(|error| Error::file(&pair.key, error))?;
+        private_file::write(&pair.key, key.serialize_pem()).map_err(|error| Error::file(&pair.key, error))?;
         private_file::write(&pair.chain, &chain).map_err(|error| Error::file(&pair.chain, error))?;
         Ok(pair)
     }
@@ -103,7 +102,7 @@ impl DevCa {
     fn create(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("ca.key");
         let key = KeyPair::generate()?;
-        private_file::write(&path, &key.serialize_pem()).map_err(|error| Error::file(&path, error))?;
+        private_file::write(&path, key.serialize_pem()).map_err(|error| Error::file(&path, error))?;
         Ok(Self::with_key(folder, key))
     }
 

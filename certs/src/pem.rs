@@ -14,8 +14,12 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The certificates of a chain file, in its order. Never empty.
 pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let text = read(path)?;
-    let chain = CertificateDer::pem_slice_iter(&text)
+    parse_chain(path, &read(path)?)
+}
+
+/// The certificates of a chain that is called `path`, in its order. Never empty.
+pub(crate) fn parse_chain(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Error::NotPem {
             file: path.into(),
@@ -29,10 +33,14 @@ pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Er
 
 /// The first private key of a key file.
 pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let text = read(path)?;
-    match PrivateKeyDer::from_pem_slice(&text) {
+    parse_key(path, &read(path)?)
+}
+
+/// The first private key of a text that is called `path`.
+pub(crate) fn parse_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
+    match PrivateKeyDer::from_pem_slice(text) {
         Ok(key) => Ok(key),
-        Err(rustls_pki_types::pem::Error::NoItemsFound) if is_encrypted(&text) => {
+        Err(rustls_pki_types::pem::Error::NoItemsFound) if is_encrypted(text) => {
             Err(Error::EncryptedKey { file: path.into() })
         }
         Err(rustls_pki_types::pem::Error::NoItemsFound) => Err(Error::NoKey { file: path.into() }),

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{SignatureAlgorithm, SignatureScheme};
+use rustls::{CipherSuite, SignatureAlgorithm, SignatureScheme};
 
 use crate::bundle::Bundle;
 
@@ -46,6 +46,17 @@ impl Resolver {
         }
     }
 
+    /// As [`Resolver::admit`], and whether the client can check what any of the keys for the name would sign.
+    pub fn admit_hello(&self, hello: &ClientHello<'_>) -> Result<(), Refusal> {
+        self.admit(hello.server_name())?;
+        let schemes = usable(hello.signature_schemes(), hello.cipher_suites());
+        // Old clients name no schemes: what becomes of them is told by rustls, which knows their version.
+        if hello.signature_schemes().is_empty() || self.choose(hello.server_name(), &schemes).is_ok() {
+            return Ok(());
+        }
+        Err(self.count(Refusal::NoCompatibleKey))
+    }
+
     /// How many handshakes were refused for this reason.
     pub fn refusals(&self, reason: Refusal) -> u64 {
         self.refusals
@@ -58,13 +69,14 @@ impl Resolver {
         self.table.load().bundles.clone()
     }
 
-    /// When the first of the served certificates expires; `None` when there is none.
+    /// When the first of the served names is left without a valid certificate; `None` when there is none. A name lasts as
+    /// long as the best of its certificates.
     pub fn soonest_expiry(&self) -> Option<SystemTime> {
-        self.table
-            .load()
-            .bundles
-            .iter()
-            .map(|bundle| bundle.not_after)
+        let table = self.table.load();
+        let lists = table.exact.values().chain(table.wildcard.values());
+        let lists = lists.chain([&table.default]);
+        lists
+            .filter_map(|list| list.iter().map(|bundle| bundle.not_after).max())
             .min()
     }
 
@@ -174,6 +186,24 @@ impl Table {
     }
 }
 
+/// The schemes that go with one of the suites: those of TLS 1.2 name the kind of key, those of TLS 1.3 do not.
+fn usable(schemes: &[SignatureScheme], suites: &[CipherSuite]) -> Vec<SignatureScheme> {
+    let offers = |begin: &str| {
+        let mut names = suites.iter().filter_map(|suite| suite.as_str());
+        names.any(|name| name.starts_with(begin))
+    };
+    let (any, ecdsa, rsa) = (
+        offers("TLS13_"),
+        offers("TLS_ECDHE_ECDSA_"),
+        offers("TLS_ECDHE_RSA_"),
+    );
+    let goes = |scheme: &SignatureScheme| {
+        let is_rsa = scheme.as_str().is_some_and(|name| name.starts_with("RSA_"));
+        any || if is_rsa { rsa } else { ecdsa }
+    };
+    schemes.iter().copied().filter(goes).collect()
+}
+
 /// The order of preference among keys for the same name: what is cheapest to sign with first.
 fn cost(algorithm: SignatureAlgorithm) -> u8 {
     match algorithm {
@@ -249,6 +279,17 @@ mod tests {
         check("example", ECDSA, Err(Refusal::UnknownName));
         check("a.invalid", ECDSA, Err(Refusal::UnknownName));
         assert_eq!(chosen(&resolver, None, ECDSA), Err(Refusal::NoServerName));
+    }
+
+    #[test]
+    fn suites_of_the_older_version_name_the_kind_of_key() {
+        let check = |suites: &[CipherSuite], expected: &[SignatureScheme]| {
+            assert_eq!(usable(BOTH, suites), expected, "{suites:?}");
+        };
+        check(&[CipherSuite::TLS13_AES_128_GCM_SHA256], BOTH);
+        check(&[CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256], RSA);
+        check(&[CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], ECDSA);
+        check(&[CipherSuite::TLS_RSA_WITH_AES_128_CBC_SHA], &[]);
     }
 
     #[test]

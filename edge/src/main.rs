@@ -12,6 +12,7 @@ use edge::clock::Clock;
 use edge::lifecycle::Signals;
 use edge::server::Node;
 use edge::telemetry::log;
+use edge::tls::command;
 use edge::{config, demo};
 
 /// A caching CDN edge node.
@@ -27,6 +28,8 @@ enum Command {
     /// Look at what a node has stored
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// List, order, import, export and check the certificates that the nodes share
+    Certs(command::Arguments),
     /// Read a configuration file, say all that is wrong with it, and start nothing
     Check {
         /// The configuration file
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Cache(CacheCommand::Show(arguments)) => {
             ask(async |out, err| client::show(&arguments, out, err).await)
         }
+        Command::Certs(arguments) => certificates(&arguments),
         Command::Check { config } => check(&config),
         Command::Demo(arguments) => serve(What::Demo(arguments)),
         Command::Purge(arguments) => ask(async |out, err| client::purge(&arguments, out, err).await),
@@ -95,6 +99,20 @@ fn ask(
     Ok(runtime
         .block_on(question(&mut std::io::stdout(), &mut std::io::stderr()))
         .into())
+}
+
+/// Works on the certificates that the nodes share.
+fn certificates(arguments: &command::Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    let _log = log::start()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(command::run(arguments, &Clock::real(), &mut std::io::stdout()))?;
+    Ok(if done {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// What is served.

@@ -116,12 +116,23 @@ struct Ground {
 
 impl Ground {
     fn certificates(&self, config: &Config) -> Certificates {
-        Certificates::open(
+        let certificates = Certificates::open(
             &config.certificates,
             self.clock.clone(),
             self.readiness.clone(),
             &self.registry,
-        )
+        );
+        certificates.configure_managed(config.managed.as_ref());
+        certificates
+    }
+
+    fn acceptor(&self, config: &Config, certificates: &Certificates) -> Result<tls::Acceptor, Error> {
+        let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &self.registry)?;
+        let acceptor = acceptor.with_proofs(certificates);
+        Ok(match tls::config::tickets(config, &self.clock) {
+            Some(tickets) => acceptor.with_tickets(tickets)?,
+            None => acceptor,
+        })
     }
 
     /// Joins the request path with the operator's side.
@@ -152,6 +163,7 @@ impl Ground {
             routes,
             cache,
             purge_method: purge_method(&admin),
+            challenges: challenges(certificates),
             sinks: Arc::clone(&sinks),
             clock: self.clock.clone(),
             control: self.control.clone(),
@@ -198,7 +210,7 @@ impl Node {
         };
         crate::telemetry::process::register(&ground.registry, ground.clock.now());
         let certificates = ground.certificates(&config);
-        let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &ground.registry)?;
+        let acceptor = ground.acceptor(&config, &certificates)?;
         let joined = ground.join(&config, &sockets.addresses, &certificates)?;
 
         let mut limits = config.limits.clone();
@@ -364,6 +376,7 @@ impl Reloadable {
             ("workers", self.config.workers != config.workers),
             ("cache", self.config.cache != config.cache),
             ("limits", self.config.limits != config.limits),
+            ("tls.tickets", self.config.tickets != config.tickets),
         ] {
             if changed {
                 tracing::warn!(what, "changed in the configuration; this takes a restart");
@@ -374,6 +387,7 @@ impl Reloadable {
         self.joined.admin.apply(&config, Arc::clone(&routes.router));
         self.joined.exchange.reload(routes);
         self.certificates.configure(&config.certificates);
+        self.certificates.configure_managed(config.managed.as_ref());
         self.config = config;
         tracing::info!(file = %file.display(), "configuration reloaded");
     }
@@ -411,6 +425,12 @@ fn purge_method(admin: &Admin) -> exchange::PurgeMethod {
         let admin = admin.clone();
         Box::pin(async move { admin.purge_method(&asked).await })
     }))
+}
+
+/// How a CA is answered on the port that redirects: the exchange cannot know the TLS side, which stands above it.
+fn challenges(certificates: &Certificates) -> exchange::Challenges {
+    let certificates = certificates.clone();
+    exchange::Challenges(Box::new(move |host, path| certificates.answer(host, path)))
 }
 
 fn routes(config: &Config, origins: Origins, https_port: u16) -> Routes {

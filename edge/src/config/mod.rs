@@ -38,6 +38,10 @@ pub struct Config {
     pub admin: Admin,
     /// Certificates from files, in the order of the file.
     pub certificates: Vec<CertificateFiles>,
+    /// Certificates that are ordered from a CA and shared by a fleet.
+    pub managed: Option<certs::Settings>,
+    /// What session tickets are sealed with, a key a line, so that any node resumes them.
+    pub tickets: Option<certs::settings::Secret>,
     /// How much may be kept.
     pub cache: Cache,
     /// Every origin, by name, in the order of the file.

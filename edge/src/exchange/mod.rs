@@ -43,7 +43,7 @@ use self::lookup::{Lookup, Stale};
 use self::message::{Answering, Request, Response};
 use self::order::Order;
 pub use self::own::Refused;
-pub use self::parts::{Cache, Parts, PurgeMethod, Purging, Routes};
+pub use self::parts::{Cache, Challenges, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
 use self::select::Subject;
 pub use self::tier::Promotions;
@@ -70,6 +70,7 @@ pub struct Exchange {
     cache: Cache,
     forms: recode::Forms,
     purge_method: PurgeMethod,
+    challenges: Challenges,
     sinks: Arc<Sinks>,
     clock: Clock,
     control: Handle,
@@ -104,6 +105,7 @@ impl Exchange {
             cache: parts.cache,
             forms,
             purge_method: parts.purge_method,
+            challenges: parts.challenges,
             sinks: parts.sinks,
             clock: parts.clock,
             control: parts.control,

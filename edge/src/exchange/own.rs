@@ -38,6 +38,9 @@ impl Exchange {
         if request.target.path() == READY_PATH {
             return self.ready(request);
         }
+        if let Some(answer) = (self.challenges.0)(&request.host, request.target.path()) {
+            return self.challenge(request, answer);
+        }
         let routes = self.routes.load();
         let Some(site) = routes.router.route(&request.host).cloned() else {
             return self.fail(request, None, Failure::Misdirected);
@@ -63,6 +66,25 @@ impl Exchange {
             Body::Empty,
             None,
         )
+    }
+
+    /// Answers a CA that looks whether the host is ours. Whoever else asks learns nothing by it.
+    fn challenge(&self, request: Request, answer: Option<String>) -> Response {
+        let (status, text) = match answer {
+            Some(text) => (StatusCode::OK, text),
+            None => (StatusCode::NOT_FOUND, String::new()),
+        };
+        let fields = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+            (http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (
+                http::header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ),
+            (CONTENT_LENGTH, HeaderValue::from(text.len())),
+        ]);
+        let nowhere = Arc::clone(&self.nowhere);
+        self.plain(request, nowhere, status, fields, Body::Full(text.into()), None)
     }
 
     /// Answers a request that did not pass the validator.

@@ -29,6 +29,8 @@ pub struct Parts {
     pub cache: Cache,
     /// How `PURGE` is answered.
     pub purge_method: PurgeMethod,
+    /// How a CA is answered that looks whether a host is ours.
+    pub challenges: Challenges,
     /// Where records go.
     pub sinks: Arc<Sinks>,
     /// The time.
@@ -60,6 +62,18 @@ pub type Purging<'a> = Pin<Box<dyn Future<Output = http::Response<Bytes>> + Send
 impl std::fmt::Debug for PurgeMethod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("PurgeMethod(..)")
+    }
+}
+
+/// Answers `/.well-known/acme-challenge/` (RFC 8555 section 8.3) from a host and a path: `None` where that is not asked, an
+/// inner `None` where there is no answer. The TLS side knows, which stands above the exchange.
+pub struct Challenges(pub Box<Challenger>);
+
+type Challenger = dyn Fn(&str, &str) -> Option<Option<String>> + Send + Sync;
+
+impl std::fmt::Debug for Challenges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Challenges(..)")
     }
 }
 

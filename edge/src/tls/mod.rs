@@ -1,33 +1,40 @@
 //! TLS towards clients: a handshake under a deadline, with a certificate for the name that was asked for.
 //!
 //! The version of HTTP is what ALPN says and nothing else (RFC 7301). Which certificates there are is the business of
-//! `certs`, and when their files are read again that of [`reload`]. Nothing here reads a request.
+//! `certs`, when their files are read again that of [`reload`], and what an operator does with them that of [`command`].
+//! Nothing here reads a request.
 
+pub mod command;
 pub mod config;
+mod managed;
 pub mod reload;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certs::Resolver;
-use rustls::ServerConfig;
+use certs::{Resolver, Tickets};
 use rustls::server::Acceptor as HelloReader;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use self::reload::Certificates;
 use crate::telemetry::metrics::{Counter, Family, Label, Registry};
 
 /// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record of its own. rustls would say `access_denied`,
 /// which tells an operator at the other end nothing.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+/// The fatal alert `handshake_failure` (RFC 8446 section 6.2), for a client that no key of ours suits.
+const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 /// Answers handshakes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     resolver: Arc<Resolver>,
+    certificates: Option<Certificates>,
     metrics: Metrics,
 }
 
@@ -35,10 +42,25 @@ impl Acceptor {
     /// An acceptor with the certificates of `resolver`; its metrics are registered once, so make one and clone it.
     pub fn new(resolver: Arc<Resolver>, registry: &Registry) -> Result<Self, rustls::Error> {
         Ok(Self {
-            config: config::server(Arc::clone(&resolver))?,
+            config: config::server(Arc::clone(&resolver), None)?,
             resolver,
+            certificates: None,
             metrics: Metrics::new(registry),
         })
+    }
+
+    /// Answers CAs that look whether a name is ours as well (TLS-ALPN-01, RFC 8737).
+    pub fn with_proofs(self, certificates: &Certificates) -> Self {
+        Self {
+            certificates: Some(certificates.clone()),
+            ..self
+        }
+    }
+
+    /// Seals session tickets so that other nodes resume them.
+    pub fn with_tickets(self, tickets: Tickets) -> Result<Self, rustls::Error> {
+        let config = config::server(Arc::clone(&self.resolver), Some(Arc::new(tickets)))?;
+        Ok(Self { config, ..self })
     }
 
     /// Shakes hands with the client behind `stream`, in `deadline` at most.
@@ -51,7 +73,13 @@ impl Acceptor {
             Err(_) => Err(Refusal::Deadline),
         };
         match &result {
-            Ok(_) => self.metrics.handshakes.inc(),
+            Ok(accepted) => {
+                self.metrics.handshakes.inc();
+                let kind = accepted.stream.get_ref().1.handshake_kind();
+                if kind == Some(HandshakeKind::Resumed) {
+                    self.metrics.resumed.inc();
+                }
+            }
             Err(refusal) => self.metrics.refusals.inc(refusal.reason()),
         }
         result
@@ -65,10 +93,25 @@ impl Acceptor {
             .await
             .map_err(Refusal::from_hello)?;
         let server_name: Option<Box<str>> = start.client_hello().server_name().map(Into::into);
-        if let Err(refusal) = self.resolver.admit(server_name.as_deref()) {
+        let proof = self
+            .certificates
+            .as_ref()
+            .and_then(|certificates| certificates.proof(&start.client_hello()));
+        if let Some(proof) = proof {
+            // RFC 8737 section 3: the certificate is all that is wanted.
+            let mut stream = start.into_stream(proof).await.map_err(Refusal::from_handshake)?;
+            let _ = stream.shutdown().await;
+            return Err(Refusal::Proof);
+        }
+        let admitted = self.resolver.admit_hello(&start.client_hello());
+        if let Err(refusal) = admitted {
+            let alert = match refusal {
+                certs::Refusal::NoCompatibleKey => HANDSHAKE_FAILURE,
+                certs::Refusal::NoServerName | certs::Refusal::UnknownName => UNRECOGNIZED_NAME,
+            };
             let mut stream = start.io;
             // Whether the alert arrives changes nothing: the connection ends here.
-            let _ = stream.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = stream.write_all(&alert).await;
             let _ = stream.shutdown().await;
             return Err(Refusal::Certificate(refusal));
         }
@@ -126,6 +169,9 @@ pub enum Refusal {
     /// What the client sent is no TLS.
     #[error("this is not TLS")]
     NotTls,
+    /// A CA looked whether the name is ours, and saw that it is.
+    #[error("a CA looked whether the name is ours")]
+    Proof,
     /// The client and this node could not agree, or the client broke the protocol.
     #[error("the handshake failed")]
     Tls(#[source] io::Error),
@@ -142,6 +188,7 @@ impl Refusal {
             Self::Deadline => Reason::Deadline,
             Self::NoProtocol => Reason::NoProtocol,
             Self::NotTls => Reason::NotTls,
+            Self::Proof => Reason::Proof,
             Self::Tls(_) => Reason::Tls,
         }
     }
@@ -185,6 +232,8 @@ pub enum Reason {
     NoServerName,
     /// What the client sent is no TLS.
     NotTls,
+    /// A CA looked whether the name is ours.
+    Proof,
     /// The client and this node could not agree.
     Tls,
     /// There is no certificate for the name.
@@ -200,6 +249,7 @@ impl Label for Reason {
         "no-protocol",
         "no-server-name",
         "not-tls",
+        "proof",
         "tls",
         "unknown-name",
     ];
@@ -212,6 +262,7 @@ impl Label for Reason {
 #[derive(Clone, Debug)]
 struct Metrics {
     handshakes: Counter,
+    resumed: Counter,
     refusals: Family<Reason>,
 }
 
@@ -219,6 +270,10 @@ impl Metrics {
     fn new(registry: &Registry) -> Self {
         Self {
             handshakes: registry.counter("edge_tls_handshakes_total", "TLS handshakes that were completed."),
+            resumed: registry.counter(
+                "edge_tls_handshakes_resumed_total",
+                "TLS handshakes that went on from an earlier session.",
+            ),
             refusals: registry.family(
                 "edge_tls_handshake_failures_total",
                 "TLS handshakes that came to nothing, by reason.",

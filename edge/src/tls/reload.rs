@@ -5,13 +5,16 @@
 //! as a metric, and as readiness, because DNS health checks do not look at certificates.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use certs::{Bundle, Bundles, Outcome, Pair, Reload, Resolver};
+use certs::{Bundle, Bundles, Keeper, Outcome, Pair, Reload, Resolver, Settings};
 use notify::{RecursiveMode, Watcher};
+use rustls::ServerConfig;
+use rustls::server::ClientHello;
 use tokio::sync::Notify;
 
+use super::managed::{self, Managed};
 use crate::clock::{Clock, Timestamp};
 use crate::config::CertificateFiles;
 use crate::drain::{Drain, NotReady, Readiness};
@@ -32,6 +35,7 @@ pub struct Certificates(Arc<Inner>);
 struct Inner {
     resolver: Arc<Resolver>,
     bundles: Mutex<Bundles>,
+    managed: Managed,
     clock: Clock,
     readiness: Readiness,
     metrics: Metrics,
@@ -44,13 +48,59 @@ impl Certificates {
         let certificates = Self(Arc::new(Inner {
             resolver: Arc::default(),
             bundles: Mutex::new(Bundles::new(pairs(files))),
+            managed: Managed::default(),
             clock,
             readiness,
             metrics: Metrics::new(registry),
             changed: Notify::new(),
         }));
+        managed::register(registry, &certificates);
         certificates.reload();
         certificates
+    }
+
+    /// Takes the certificates that are ordered from a CA, as the configuration has them now.
+    pub fn configure_managed(&self, settings: Option<&Settings>) {
+        self.0.managed.configure(settings, &self.0.clock, self);
+        self.rejoin();
+    }
+
+    /// The keeper of the certificates that are ordered from a CA.
+    pub fn keeper(&self) -> Option<Arc<Keeper>> {
+        self.0.managed.keeper()
+    }
+
+    /// What a CA is answered that asks for a file, as [`certs::Answers::http`].
+    pub fn answer(&self, host: &str, path: &str) -> Option<Option<String>> {
+        self.keeper()?.answers().http(host, path)
+    }
+
+    /// How a handshake is answered by which a CA looks whether a name is ours.
+    pub fn proof(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        hello
+            .alpn()?
+            .next()
+            .filter(|first| *first == certs::acme::answers::ALPN)?;
+        self.keeper()?.answers().tls(hello)
+    }
+
+    /// A handle that does not keep the certificates.
+    pub(super) fn downgrade(&self) -> WeakCertificates {
+        WeakCertificates(Arc::downgrade(&self.0))
+    }
+
+    /// Serves what the files and the keeper have now.
+    fn rejoin(&self) {
+        // Under the lock, so that of two changes the later one is served.
+        let bundles = self.lock();
+        self.join(&bundles);
+        drop(bundles);
+        self.judge_expiry(self.0.clock.now());
+    }
+
+    fn join(&self, bundles: &Bundles) {
+        let managed = self.keeper().map(|keeper| keeper.good()).unwrap_or_default();
+        self.0.resolver.replace(bundles.good().chain(managed));
     }
 
     /// What handshakes ask.
@@ -75,7 +125,7 @@ impl Certificates {
         let now = self.0.clock.now();
         let mut bundles = self.lock();
         let outcomes = bundles.load_all(now.to_system_time());
-        self.0.resolver.replace(bundles.good());
+        self.join(&bundles);
         drop(bundles);
         let mut summary = Summary::default();
         for reload in &outcomes {
@@ -85,8 +135,9 @@ impl Certificates {
         summary
     }
 
-    /// Starts the task that follows the files. It ends with the drain.
+    /// Starts the tasks that follow the files and the shared store. They end with the drain.
     pub fn watch(&self, drain: &Drain) {
+        self.0.managed.watch(drain);
         let (certificates, told) = (self.clone(), drain.clone());
         drain.spawn("certificates", async move {
             tokio::select! {
@@ -144,7 +195,9 @@ impl Certificates {
 
     fn judge_expiry(&self, now: Timestamp) {
         let soonest = self.0.resolver.soonest_expiry().map(Timestamp::from);
-        let expiring = soonest.is_some_and(|soonest| soonest.since(now) < EXPIRING);
+        // A certificate that other nodes have, and this one has not, is as good as expired here.
+        let behind = self.keeper().is_some_and(|keeper| keeper.is_behind());
+        let expiring = behind || soonest.is_some_and(|soonest| soonest.since(now) < EXPIRING);
         self.0.readiness.set(NotReady::CertificateExpiring, expiring);
         self.0
             .metrics
@@ -154,6 +207,22 @@ impl Certificates {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Bundles> {
         self.0.bundles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As [`Certificates`], for those who outlive them.
+#[derive(Clone, Debug)]
+pub(super) struct WeakCertificates(Weak<Inner>);
+
+impl WeakCertificates {
+    pub(super) fn keeper(&self) -> Option<Arc<Keeper>> {
+        Certificates(self.0.upgrade()?).keeper()
+    }
+
+    pub(super) fn rejoin(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            Certificates(inner).rejoin();
+        }
     }
 }
 

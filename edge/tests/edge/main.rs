@@ -9,6 +9,7 @@
 )]
 
 mod caching;
+mod certificates;
 mod client;
 mod coding;
 mod collapse;

@@ -3,6 +3,7 @@
 //! Each function reads one table, notes every mistake in it, and goes on with a default in its place; the result counts
 //! only when nothing was noted.
 
+mod certificates;
 mod listen;
 mod origin;
 mod site;
@@ -11,10 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::{Table, Value};
-use super::{
-    AccessLog, Admin, Cache, CertificateFiles, Config, Disk, Drain, Limits, Listen, Log, LogFormat, Scope,
-    Token,
-};
+use super::{AccessLog, Admin, Cache, Config, Disk, Drain, Limits, Listen, Log, LogFormat, Scope, Token};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -47,8 +45,9 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
         Some(table) => listen::listen(&table, context, admin_listen),
         None => (Listen::default(), admin_listen),
     };
-    let certificates = certificates(root, context);
-    check_listen(root, &listen, &certificates);
+    let certificates = certificates::files(root, context);
+    let managed = certificates::managed(root, context);
+    check_listen(root, &listen, certificates.is_empty() && managed.is_none());
 
     let origins = origin::origins(root, context);
     let admin = admin(root, admin_listen);
@@ -62,6 +61,8 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
         listen,
         admin,
         certificates,
+        managed,
+        tickets: certificates::tickets(root, context),
         cache,
         origins,
         sites,
@@ -88,34 +89,16 @@ fn workers_default() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn check_listen(root: &Table<'_>, listen: &Listen, certificates: &[CertificateFiles]) {
+fn check_listen(root: &Table<'_>, listen: &Listen, no_certificate: bool) {
     if listen.https.is_empty() && listen.http.is_empty() && listen.plain.is_empty() {
         root.refuse("listen", "opens no port: set https, http or plain");
     }
-    if !listen.https.is_empty() && certificates.is_empty() {
+    if !listen.https.is_empty() && no_certificate {
         root.refuse(
             "listen",
-            "https needs a certificate: add [[tls.certificate]] with chain and key",
+            "https needs a certificate: add [[tls.certificate]] with chain and key, or [[tls.acme]]",
         );
     }
-}
-
-fn certificates(root: &Table<'_>, context: &Context<'_>) -> Vec<CertificateFiles> {
-    let Some(tls) = root.table("tls") else {
-        return Vec::new();
-    };
-    tls.tables("certificate")
-        .iter()
-        .map(|table| CertificateFiles {
-            chain: table
-                .require("chain", |value| context.path(value))
-                .unwrap_or_default(),
-            key: table
-                .require("key", |value| context.path(value))
-                .unwrap_or_default(),
-            default: table.read("default", Value::boolean).unwrap_or(false),
-        })
-        .collect()
 }
 
 fn admin(root: &Table<'_>, address: listen::AdminAddress) -> Admin {

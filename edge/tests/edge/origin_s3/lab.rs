@@ -263,6 +263,8 @@ pub(super) fn configuration(s3: config::S3Origin) -> config::Config {
             purges_per_second: 1,
         },
         certificates: Vec::new(),
+        managed: None,
+        tickets: None,
         cache: config::Cache {
             disk: None,
             memory_bytes: 1 << 20,

@@ -1,0 +1,374 @@
+//! Certificates: those in files, those that are ordered from a CA and shared, and the secret of session tickets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use certs::settings::{
+    Acme, Binding, BucketSettings, Challenge, Credentials, Dns, KeyKind, Managed, Rfc2136Settings,
+    Route53Settings, Secret, Settings, StorePlace, StoreSettings, TsigAlgorithm,
+};
+use certs::store::Keyring;
+
+use super::{Context, HOUR, SECOND, Secrets};
+use crate::config::CertificateFiles;
+use crate::config::reader::{Table, Value};
+
+const SECRET_BYTES_MAX: u64 = 4096;
+/// What the CAs that most people use are called by.
+const DIRECTORIES: [(&str, &str); 2] = [
+    ("letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"),
+    (
+        "letsencrypt-staging",
+        "https://acme-staging-v02.api.letsencrypt.org/directory",
+    ),
+];
+
+/// The tables `[[tls.certificate]]`.
+pub(super) fn files(root: &Table<'_>, context: &Context<'_>) -> Vec<CertificateFiles> {
+    let Some(tls) = root.table("tls") else {
+        return Vec::new();
+    };
+    tls.tables("certificate")
+        .iter()
+        .map(|table| CertificateFiles {
+            chain: table
+                .require("chain", |value| context.path(value))
+                .unwrap_or_default(),
+            key: table
+                .require("key", |value| context.path(value))
+                .unwrap_or_default(),
+            default: table.read("default", Value::boolean).unwrap_or(false),
+        })
+        .collect()
+}
+
+/// The tables `[tls.store]` and `[[tls.acme]]`; `None` without the latter.
+pub(super) fn managed(root: &Table<'_>, context: &Context<'_>) -> Option<Settings> {
+    let tls = root.table("tls")?;
+    let tables = tls.tables("acme");
+    let store = tls.table("store");
+    if tables.is_empty() {
+        return None;
+    }
+    let Some(store) = store else {
+        tls.refuse(
+            "store",
+            "is missing: [[tls.acme]] needs a place that the nodes share",
+        );
+        return None;
+    };
+    let store = store_settings(&store, context);
+    let mut managed: Vec<Managed> = Vec::new();
+    for table in &tables {
+        let next = certificate(table, context);
+        if managed.iter().any(|other| other.name() == next.name()) {
+            table.refuse("names", "begins with the same name as another [[tls.acme]]");
+        }
+        managed.push(next);
+    }
+    Some(Settings { store, managed })
+}
+
+/// The secrets of `[tls.tickets]`, a line each; `None` unless they are set.
+pub(super) fn tickets(root: &Table<'_>, context: &Context<'_>) -> Option<Secret> {
+    let table = root.table("tls")?.table("tickets")?;
+    Some(keys(&table, "secret", context))
+}
+
+fn store_settings(table: &Table<'_>, context: &Context<'_>) -> StoreSettings {
+    let between = |value: &Value<'_>| value.duration(SECOND, HOUR);
+    let poll = table.read("poll", between).unwrap_or(Duration::from_secs(60));
+    let lease = table
+        .read("lease", |value| value.duration(SECOND * 3, HOUR))
+        .unwrap_or(Duration::from_secs(120));
+    StoreSettings {
+        place: place(table, context),
+        keys: keys(table, "key", context),
+        state: table
+            .require("state", |value| context.path(value))
+            .unwrap_or_default(),
+        owner: table.read("node", Value::text).unwrap_or_else(node_name),
+        poll,
+        lease,
+    }
+}
+
+fn place(table: &Table<'_>, context: &Context<'_>) -> StorePlace {
+    let folder = table.read("folder", |value| context.path(value));
+    let bucket = table.table("bucket");
+    match (folder, bucket) {
+        (Some(folder), None) => StorePlace::Folder(folder),
+        (None, Some(bucket)) => StorePlace::Bucket(BucketSettings {
+            name: bucket.require("name", Value::text).unwrap_or_default(),
+            region: bucket.require("region", Value::text).unwrap_or_default(),
+            prefix: bucket.read("prefix", prefix).unwrap_or_default(),
+            endpoint: bucket.read("endpoint", url),
+            path_style: bucket.read("path_style", Value::boolean).unwrap_or(false),
+            credentials: credentials(table, context),
+        }),
+        _ => {
+            table.refuse("bucket", "give one of bucket and folder");
+            StorePlace::Folder(context.base.into())
+        }
+    }
+}
+
+/// A name by which operators know the node; the process tells two nodes on one machine apart.
+fn node_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = if name.trim().is_empty() {
+        "node"
+    } else {
+        name.trim()
+    };
+    format!("{name}-{}", std::process::id())
+}
+
+fn certificate(table: &Table<'_>, context: &Context<'_>) -> Managed {
+    const KINDS: [(&str, KeyKind); 2] = [("ecdsa", KeyKind::Ecdsa), ("rsa", KeyKind::Rsa)];
+    let names = table
+        .require("names", |value| {
+            let names = value.list(name).unwrap_or_default();
+            match value.array_is_empty() {
+                true => Err("needs at least one name".to_owned()),
+                false => Ok(names),
+            }
+        })
+        .unwrap_or_default();
+    let kinds = table
+        .value("keys")
+        .and_then(|value| value.list(|item| item.one_of(&KINDS)));
+    let mut keys = kinds.unwrap_or_else(|| vec![KeyKind::Ecdsa]);
+    keys.dedup();
+    if keys.is_empty() {
+        table.refuse("keys", "needs \"ecdsa\", \"rsa\" or both");
+    }
+    let challenge = challenge(table, context);
+    let is_wildcard = |name: &String| name.starts_with("*.");
+    if names.iter().any(is_wildcard) && !matches!(challenge, Challenge::Dns01(_)) {
+        table.refuse("challenge", "only \"dns-01\" proves a wildcard");
+    }
+    let accepts = table.require("accept_terms", Value::boolean);
+    if accepts == Some(false) {
+        table.refuse(
+            "accept_terms",
+            "the CA issues only to those who accept its terms of service",
+        );
+    }
+    Managed {
+        names,
+        default: table.read("default", Value::boolean).unwrap_or(false),
+        keys,
+        acme: Acme {
+            directory: table
+                .read("directory", directory)
+                .unwrap_or_else(|| default_directory().to_owned()),
+            contact: table
+                .value("contact")
+                .and_then(|value| value.list(contact))
+                .unwrap_or_default(),
+            challenge,
+            profile: table.read("profile", Value::text),
+            preferred_chain: table.read("preferred_chain", Value::text),
+            binding: table.table("binding").map(|table| binding(&table, context)),
+            roots: table.read("roots", |value| context.path(value)),
+        },
+    }
+}
+
+fn default_directory() -> &'static str {
+    DIRECTORIES.first().map_or("", |(_, url)| url)
+}
+
+fn challenge(table: &Table<'_>, context: &Context<'_>) -> Challenge {
+    let named = table.read("challenge", |value| {
+        value.one_of(&[("http-01", 0), ("dns-01", 1), ("tls-alpn-01", 2)])
+    });
+    let dns = table.table("dns");
+    match (named.unwrap_or(0), dns) {
+        (1, Some(dns)) => Challenge::Dns01(provider(&dns, context)),
+        (1, None) => {
+            table.refuse("dns", "is missing: who holds the zone?");
+            Challenge::Http01
+        }
+        (_, Some(_)) => {
+            table.refuse("dns", "is for challenge = \"dns-01\"");
+            Challenge::Http01
+        }
+        (2, None) => Challenge::TlsAlpn01,
+        _ => Challenge::Http01,
+    }
+}
+
+fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
+    const ALGORITHMS: [(&str, TsigAlgorithm); 3] = [
+        ("hmac-sha256", TsigAlgorithm::HmacSha256),
+        ("hmac-sha384", TsigAlgorithm::HmacSha384),
+        ("hmac-sha512", TsigAlgorithm::HmacSha512),
+    ];
+    let is_route53 = table.require("provider", |value| {
+        value.one_of(&[("route53", true), ("rfc2136", false)])
+    });
+    if is_route53 == Some(true) {
+        return Dns::Route53(Route53Settings {
+            zone_id: table.read("zone_id", Value::text),
+            endpoint: table.read("endpoint", url),
+            credentials: credentials(table, context),
+        });
+    }
+    Dns::Rfc2136(Rfc2136Settings {
+        server: table
+            .require("server", address)
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 53))),
+        zone: table.require("zone", Value::text).unwrap_or_default(),
+        key_name: table.require("key_name", Value::text).unwrap_or_default(),
+        algorithm: table
+            .read("algorithm", |value| value.one_of(&ALGORITHMS))
+            .unwrap_or(TsigAlgorithm::HmacSha256),
+        secret: secret(table, "secret", context),
+        wait: table
+            .read("wait", |value| value.duration(Duration::ZERO, HOUR))
+            .unwrap_or(Duration::from_secs(5)),
+    })
+}
+
+fn binding(table: &Table<'_>, context: &Context<'_>) -> Binding {
+    Binding {
+        id: table.require("id", Value::text).unwrap_or_default(),
+        key: secret(table, "key", context),
+    }
+}
+
+fn credentials(table: &Table<'_>, context: &Context<'_>) -> Credentials {
+    let Some(value) = table
+        .value("credentials")
+        .filter(|value| value.string() != Ok("environment"))
+    else {
+        return Credentials::Environment;
+    };
+    let Some(table) = value.table() else {
+        return Credentials::Environment;
+    };
+    Credentials::Static {
+        id: table.require("access_key_id", Value::text).unwrap_or_default(),
+        secret: secret(&table, "secret_access_key", context),
+    }
+}
+
+/// Keys that are 32 bytes each, a line each.
+fn keys(table: &Table<'_>, what: &str, context: &Context<'_>) -> Secret {
+    let secret = secret(table, what, context);
+    if context.secrets == Secrets::Read
+        && !secret.0.is_empty()
+        && let Err(error) = Keyring::parse(&secret.0)
+    {
+        table.refuse(&format!("{what}_file"), error.to_string());
+    }
+    secret
+}
+
+/// The secret in the file `<what>_file` or the environment variable `<what>_env`.
+fn secret(table: &Table<'_>, what: &str, context: &Context<'_>) -> Secret {
+    let (file, variable) = (format!("{what}_file"), format!("{what}_env"));
+    if table.value(&file).is_some() == table.value(&variable).is_some() {
+        table.refuse(&file, format!("give one of {file} and {variable}"));
+        return Secret::default();
+    }
+    let from_file = table.read(&file, |value| in_file(value, context));
+    let from_variable = table.read(&variable, |value| in_variable(value, context));
+    Secret(from_file.or(from_variable).unwrap_or_default())
+}
+
+fn in_file(value: &Value<'_>, context: &Context<'_>) -> Result<String, String> {
+    use std::io::Read as _;
+    let path = context.path(value)?;
+    if context.secrets == Secrets::LeaveEmpty {
+        return Ok(String::new());
+    }
+    let mut text = String::new();
+    std::fs::File::open(&path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+    match text.trim() {
+        "" => Err(format!("{}: is empty", path.display())),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn in_variable(value: &Value<'_>, context: &Context<'_>) -> Result<String, String> {
+    let name = value.text()?;
+    if context.secrets == Secrets::LeaveEmpty {
+        return Ok(String::new());
+    }
+    match std::env::var(&name) {
+        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        _ => Err(format!("the environment variable {name} is not set")),
+    }
+}
+
+/// A DNS name, lowercase, perhaps a wildcard; nothing of it can leave a folder or a key of the store.
+fn name(value: &Value<'_>) -> Result<String, String> {
+    let name = value.text()?.trim_end_matches('.').to_lowercase();
+    let label = |label: &str| {
+        let inner = label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        !label.is_empty() && label.len() <= 63 && inner && !label.starts_with('-')
+    };
+    let plain = name.strip_prefix("*.").unwrap_or(&name);
+    if plain.len() <= 250 && plain.contains('.') && plain.split('.').all(label) {
+        return Ok(name);
+    }
+    Err("expected a name such as \"cdn.example.com\" or \"*.example.com\"".into())
+}
+
+fn contact(value: &Value<'_>) -> Result<String, String> {
+    let text = value.text()?;
+    match text.starts_with("mailto:") && text.contains('@') {
+        true => Ok(text),
+        false => Err("expected \"mailto:\" and an address".into()),
+    }
+}
+
+fn directory(value: &Value<'_>) -> Result<String, String> {
+    let text = value.text()?;
+    if let Some((_, url)) = DIRECTORIES.iter().find(|(name, _)| *name == text) {
+        return Ok((*url).to_owned());
+    }
+    let good = text
+        .parse::<http::Uri>()
+        .is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
+    match good {
+        true => Ok(text),
+        false => Err("expected \"letsencrypt\", \"letsencrypt-staging\" or an https URL".into()),
+    }
+}
+
+fn url(value: &Value<'_>) -> Result<String, String> {
+    let text = value.text()?;
+    let good = text
+        .parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    match good {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err("expected a URL".into()),
+    }
+}
+
+fn prefix(value: &Value<'_>) -> Result<String, String> {
+    match value.string()? {
+        text if text.starts_with('/') => Err("must not begin with a slash: keys do not".into()),
+        text if !text.is_empty() && !text.ends_with('/') => {
+            Err(format!("must end with a slash: \"{text}/\""))
+        }
+        text => Ok(text.into()),
+    }
+}
+
+fn address(value: &Value<'_>) -> Result<SocketAddr, String> {
+    let text = value.text()?;
+    let with_port = text.parse().ok();
+    with_port
+        .or_else(|| text.parse().ok().map(|address| SocketAddr::new(address, 53)))
+        .ok_or_else(|| "expected an address such as \"192.0.2.1\" or \"192.0.2.1:53\"".to_owned())
+}
