@@ -1,0 +1,89 @@
+//! Hits of the login widgets in each coding: what they cost, and how many bytes they are.
+
+use std::time::Duration;
+
+use super::Scenario;
+use super::lab::{Case, Lab};
+use crate::clock;
+use crate::error::Result;
+use crate::load::{Ask, H2load, Protocol, Seen};
+use crate::peer::Server;
+
+const CODINGS: [(&str, Option<&str>); 3] = [("br", Some("br")), ("gzip", Some("gzip")), ("identity", None)];
+
+/// How long a form has to stay the same to be the best that is made.
+const CALM: Duration = Duration::from_millis(500);
+
+/// Each widget in each coding, over HTTP/2.
+pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
+    let servers: Vec<&Server> = servers.iter().collect();
+    let widgets = lab.widgets.clone();
+    for widget in &widgets {
+        let object = lab.ground.content.file(&widget.file.path)?;
+        for (name, accepts) in CODINGS {
+            let ask = Ask {
+                accepts,
+                ..Ask::plain(object)
+            };
+            let name = format!("{} {} {name}", widget.name, widget.version);
+            let case = Case {
+                scenario: Scenario::Coding,
+                name: &name,
+                all_hits: true,
+            };
+            let mut settled: Vec<(&str, Seen)> = Vec::new();
+            lab.alternate(case, &servers, |lab, server, _| {
+                let known = settled.iter().find(|(name, _)| *name == server.kind.name);
+                let length = match known {
+                    Some((_, seen)) => seen.wire_bytes,
+                    None => {
+                        let seen = settle(lab, server, &ask)?;
+                        let length = seen.wire_bytes;
+                        settled.push((server.kind.name, seen));
+                        length
+                    }
+                };
+                let h2load = H2load {
+                    protocol: Protocol::H2,
+                    connections: 10,
+                    streams: 10,
+                    seconds: lab.scale.seconds,
+                    accepts,
+                    body_bytes: None,
+                };
+                let url = format!("https://{}{}", server.address, widget.file.path);
+                let mut done = h2load.run(&url).map_err(|why| server.load(why))?;
+                done.wire_bytes = length.saturating_mul(done.answered);
+                Ok(done)
+            })?;
+            for (server, seen) in &settled {
+                let coding = seen
+                    .headers
+                    .get("content-encoding")
+                    .and_then(|coding| coding.to_str().ok());
+                if coding != accepts {
+                    let coding = coding.unwrap_or("identity");
+                    lab.figures
+                        .note(format!("coding {name}: {server} answers with {coding}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks until the form stays the same for a while: a server may have a better one in the making.
+fn settle(lab: &Lab, server: &Server, ask: &Ask) -> Result<Seen> {
+    let began = clock::now();
+    let mut last = lab.warm(server, Protocol::H2, ask)?;
+    let mut since = clock::now();
+    while since.elapsed() < CALM && began.elapsed() < lab.scale.settle {
+        std::thread::sleep(Duration::from_millis(50));
+        let seen = lab.warm(server, Protocol::H2, ask)?;
+        if seen.wire_bytes != last.wire_bytes {
+            last = seen;
+            since = clock::now();
+        }
+    }
+    Ok(last)
+}
