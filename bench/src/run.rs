@@ -14,7 +14,7 @@ use crate::process::pin_self;
 use crate::report::{About, Report};
 use crate::scenario::{Lab, Plan, Scale, Scenario};
 
-/// Descriptors for ten thousand connections, of the load and, inherited, of each server.
+/// Descriptors for ten thousand connections, and twice as many for a proxy's.
 const DESCRIPTORS: u64 = 65_536;
 
 /// Shows which peers are here.
@@ -63,7 +63,7 @@ pub(crate) fn run(scenarios: &[Scenario], run: Run) -> Result<ExitCode> {
     }
     need(scenarios)?;
     let cores = pin()?;
-    let _ = rlimit::increase_nofile_limit(DESCRIPTORS);
+    descriptors(scenarios, &scale(&run))?;
     let scratch = Scratch::make(run.scratch.as_deref(), run.keep)?;
     let plan = Plan {
         peers: peers.clone(),
@@ -161,6 +161,24 @@ fn pin() -> Result<Option<(usize, usize)>> {
     }
     pin_self(1)?;
     Ok(Some((0, 1)))
+}
+
+/// Raises the limit of open files: of the load and, inherited, of each server.
+fn descriptors(scenarios: &[Scenario], scale: &Scale) -> Result<()> {
+    let raised = rlimit::setrlimit(rlimit::Resource::NOFILE, DESCRIPTORS, DESCRIPTORS).is_ok();
+    let files = if raised {
+        DESCRIPTORS
+    } else {
+        rlimit::increase_nofile_limit(DESCRIPTORS).unwrap_or_default()
+    };
+    let wanted = scale.idle as u64 + 500;
+    if scenarios.contains(&Scenario::Idle) && files < wanted {
+        return Err(Error::Missing {
+            what: format!("room for {wanted} open files, where {files} are allowed,"),
+            install: format!("ulimit -n {wanted}, as root or by /etc/security/limits.conf"),
+        });
+    }
+    Ok(())
 }
 
 /// A folder that is gone when the run is over.

@@ -11,8 +11,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 
-use super::client::HOST;
-use super::{Outcome, Protocol, fingerprint};
+use super::{Door, Outcome, Protocol, fingerprint};
 use crate::content::{Content, Object};
 
 /// One question.
@@ -73,11 +72,11 @@ impl Judge {
     }
 
     /// The request of a question.
-    pub(crate) fn request(&self, ask: &Ask, protocol: Protocol) -> Outcome<Request<Empty<Bytes>>> {
+    pub(crate) fn request(&self, ask: &Ask, door: &Door) -> Outcome<Request<Empty<Bytes>>> {
         let path = self.content.path(ask.object);
-        let mut request = match protocol {
-            Protocol::H1 => Request::get(path).header(HOST_FIELD, HOST),
-            Protocol::H2 => Request::get(format!("https://{HOST}{path}")),
+        let mut request = match door.protocol() {
+            Protocol::H1 => Request::get(path).header(HOST_FIELD, door.authority()),
+            Protocol::H2 => Request::get(format!("https://{}{path}", door.authority())),
         };
         if let Some(accepts) = ask.accepts {
             request = request.header(ACCEPT_ENCODING, accepts);

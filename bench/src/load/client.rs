@@ -116,6 +116,11 @@ impl Door {
         })
     }
 
+    /// Host and port, as requests name them: the same as h2load and wrk do, since caches tell hosts apart.
+    pub(crate) fn authority(&self) -> String {
+        format!("{HOST}:{}", self.address.port())
+    }
+
     /// The version of HTTP that is spoken behind it.
     pub(crate) fn protocol(&self) -> Protocol {
         self.protocol

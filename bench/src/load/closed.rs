@@ -79,7 +79,7 @@ impl<M: Mix> Shared<M> {
     async fn ask(&self, door: &Door, judge: &Judge, connection: &mut Connection) -> Outcome<()> {
         let ask = self.mix.lock().unwrap_or_else(PoisonError::into_inner).next();
         let began = clock::now();
-        let request = judge.request(&ask, door.protocol())?;
+        let request = judge.request(&ask, door)?;
         let answer = connection.send(request).await?;
         let seen = judge.judge(&ask, answer).await?;
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);

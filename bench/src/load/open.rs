@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use http::StatusCode;
 use tokio::sync::mpsc;
 
-use super::{Ask, Connection, Done, Door, Judge, Mix, Outcome, Protocol, histogram, record, start};
+use super::{Ask, Connection, Done, Door, Judge, Mix, Outcome, histogram, record, start};
 use crate::clock;
 
 /// A run in an open loop.
@@ -62,9 +62,8 @@ impl Open {
             let connection = self.door.connect(number).await?;
             let (sender, receiver) = mpsc::channel(BEHIND_MAX);
             queues.push(sender);
-            let (judge, tally, protocol) =
-                (Arc::clone(&self.judge), Arc::clone(&tally), self.door.protocol());
-            workers.push(start(work(connection, protocol, receiver, judge, tally)));
+            let (judge, tally, door) = (Arc::clone(&self.judge), Arc::clone(&tally), self.door.clone());
+            workers.push(start(work(connection, door, receiver, judge, tally)));
         }
         let began = clock::now();
         self.pace(began, &queues, &mut mix).await?;
@@ -144,7 +143,7 @@ async fn wait_until(at: Instant) {
 /// Asks what is due over one connection: one after the other over HTTP/1.1, at once over HTTP/2.
 async fn work(
     mut connection: Connection,
-    protocol: Protocol,
+    door: Door,
     mut queue: mpsc::Receiver<Due>,
     judge: Arc<Judge>,
     tally: Arc<Mutex<Tally>>,
@@ -152,11 +151,11 @@ async fn work(
     let mut streams = Vec::new();
     while let Some(due) = queue.recv().await {
         match connection.shared() {
-            None => one(&mut connection, protocol, due, &judge, &tally).await,
+            None => one(&mut connection, &door, due, &judge, &tally).await,
             Some(mut shared) => {
-                let (judge, tally) = (Arc::clone(&judge), Arc::clone(&tally));
+                let (judge, tally, door) = (Arc::clone(&judge), Arc::clone(&tally), door.clone());
                 streams.push(start(async move {
-                    one(&mut shared, protocol, due, &judge, &tally).await;
+                    one(&mut shared, &door, due, &judge, &tally).await;
                 }));
                 if streams.len() > 2 * BEHIND_MAX {
                     streams.retain(|stream| !stream.is_finished());
@@ -169,10 +168,10 @@ async fn work(
     }
 }
 
-async fn one(connection: &mut Connection, protocol: Protocol, due: Due, judge: &Judge, tally: &Mutex<Tally>) {
+async fn one(connection: &mut Connection, door: &Door, due: Due, judge: &Judge, tally: &Mutex<Tally>) {
     let sent = clock::now();
     let outcome = async {
-        let request = judge.request(&due.ask, protocol)?;
+        let request = judge.request(&due.ask, door)?;
         let answer = connection.send(request).await?;
         judge.judge(&due.ask, answer).await
     };

@@ -13,7 +13,7 @@ use super::{Kind, Peer};
 use crate::clock;
 use crate::content::Content;
 use crate::error::{Error, Result};
-use crate::load::{Ask, Door, Groups, Judge, Protocol};
+use crate::load::{Ask, Door, Groups, HOST, Judge, Protocol};
 use crate::process::{Child, Memory, Spawn, Spent, memory};
 
 /// What all servers share.
@@ -56,7 +56,7 @@ impl Certificate {
         let said = |error: &dyn std::fmt::Display| Error::Said(format!("cannot make a certificate: {error}"));
         let (ca, now) = (folder.join("ca"), clock::today());
         let authority = certs::DevCa::open_or_create(&ca, now).map_err(|error| said(&error))?;
-        let names = [crate::load::HOST.to_owned()];
+        let names = [HOST.to_owned()];
         let address = [Ipv4Addr::LOCALHOST.into()];
         let pair = authority
             .issue(&names, &address, now)
@@ -133,6 +133,11 @@ impl Server {
             .map_err(|why| self.load(why))
     }
 
+    /// A URL for load generators that are programs of their own.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://{HOST}:{}{path}", self.address.port())
+    }
+
     /// What its processes have used so far.
     pub(crate) fn spent(&self) -> Spent {
         Spent::look(&self.pids())
@@ -145,12 +150,6 @@ impl Server {
 
     /// A fault of a run.
     pub(crate) fn load(&self, why: String) -> Error {
-        let said: String = self.children.iter().map(Child::last_words).collect();
-        let why = if said.is_empty() {
-            why
-        } else {
-            format!("{why}\n{said}")
-        };
         Error::Load {
             name: self.kind.name.to_owned(),
             why,
@@ -168,9 +167,9 @@ impl Server {
         let door = self.door(ground, Protocol::H1, Groups::Classic, false)?;
         let began = clock::now();
         loop {
-            let answer = super::super::scenario::block_on(async {
+            let answer = crate::scenario::block_on(async {
                 let mut connection = door.connect(0).await?;
-                let request = judge.request(&ask, Protocol::H1)?;
+                let request = judge.request(&ask, &door)?;
                 let answer = connection.send(request).await?;
                 judge.judge(&ask, answer).await
             })?;
@@ -225,6 +224,7 @@ fn values(
                 "user www-data;"
             }),
         ),
+        ("@connections@", connections().to_string()),
         ("@hitch_user@", as_user("user = \"nobody\"\ngroup = \"nogroup\"")),
         (
             "@ats_user@",
@@ -235,6 +235,7 @@ fn values(
             when(has_brotli, &format!("load_module {};", brotli.display())),
         ),
         ("@brotli@", when(has_brotli, "brotli_static on;")),
+        ("@gzip_static@", when(has_gzip_static(peer), "gzip_static on;")),
         ("@http2_old@", when(!modern, " http2")),
         ("@http2_new@", when(modern, "http2 on;")),
     ]))
@@ -263,6 +264,22 @@ fn free_address() -> Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map_err(|error| Error::io("find a free port", error))
+}
+
+/// Not every build of nginx has the module for coded files.
+fn has_gzip_static(peer: &Peer) -> bool {
+    let output = peer
+        .programs
+        .first()
+        .filter(|_| peer.name().starts_with("nginx"))
+        .and_then(|program| Command::new(program).arg("-V").output().ok());
+    output.is_some_and(|output| String::from_utf8_lossy(&output.stderr).contains("http_gzip_static_module"))
+}
+
+/// As many connections as the limit of open files allows a proxy, which needs two for each.
+fn connections() -> u64 {
+    let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+    (files.saturating_sub(500) / 2).clamp(200, 32_768)
 }
 
 fn open_to_all(path: &Path) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Hits of the login widgets in each coding: what they cost, and how many bytes they are.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use super::Scenario;
@@ -31,32 +32,33 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
                 name: &name,
                 all_hits: true,
             };
-            let mut settled: Vec<(&str, Seen)> = Vec::new();
-            lab.alternate(case, &servers, |lab, server, _| {
-                let known = settled.iter().find(|(name, _)| *name == server.kind.name);
-                let length = match known {
-                    Some((_, seen)) => seen.wire_bytes,
-                    None => {
-                        let seen = settle(lab, server, &ask)?;
-                        let length = seen.wire_bytes;
-                        settled.push((server.kind.name, seen));
-                        length
-                    }
-                };
-                let h2load = H2load {
-                    protocol: Protocol::H2,
-                    connections: 10,
-                    streams: 10,
-                    seconds: lab.scale.seconds,
-                    accepts,
-                    body_bytes: None,
-                };
-                let url = format!("https://{}{}", server.address, widget.file.path);
-                let mut done = h2load.run(&url).map_err(|why| server.load(why))?;
-                done.wire_bytes = length.saturating_mul(done.answered);
-                Ok(done)
+            let h2load = |server: &Server, requests, length| H2load {
+                address: server.address,
+                protocol: Protocol::H2,
+                connections: 10,
+                streams: 10,
+                requests,
+                accepts,
+                body_bytes: Some(length),
+            };
+            let settled: RefCell<Vec<(&str, Seen, u64)>> = RefCell::default();
+            let prepare = |lab: &Lab, server: &Server| {
+                let seen = settle(lab, server, &ask)?;
+                let h2load = h2load(server, 0, seen.wire_bytes);
+                let fitting = h2load.requests_for(lab.scale.seconds, &server.url(&widget.file.path));
+                let fitting = fitting.map_err(|why| server.load(why))?;
+                settled.borrow_mut().push((server.kind.name, seen, fitting));
+                Ok(())
+            };
+            lab.alternate(case, &servers, prepare, |_, server, _| {
+                let settled = settled.borrow();
+                let known = settled.iter().find(|(name, ..)| *name == server.kind.name);
+                let (length, fitting) =
+                    known.map_or((0, 0), |(_, seen, fitting)| (seen.wire_bytes, *fitting));
+                let outcome = h2load(server, fitting, length).run(&server.url(&widget.file.path));
+                outcome.map_err(|why| server.load(why))
             })?;
-            for (server, seen) in &settled {
+            for (server, seen, _) in &*settled.borrow() {
                 let coding = seen
                     .headers
                     .get("content-encoding")

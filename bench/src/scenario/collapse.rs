@@ -7,7 +7,7 @@ use super::Scenario;
 use super::lab::{Case, Lab, block_on};
 use crate::clock;
 use crate::error::Result;
-use crate::load::{Ask, Connection, Done, Judge, Outcome, Protocol, histogram, record, start};
+use crate::load::{Ask, Connection, Done, Door, Judge, Outcome, Protocol, histogram, record, start};
 use crate::peer::{Server, Way};
 
 const BYTES: usize = 2 * 1000 * 1000;
@@ -26,7 +26,7 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
         all_hits: false,
     };
     lab.origin.delay(DELAY)?;
-    let outcome = lab.alternate(case, &caches, |lab, server, _| storm(lab, server));
+    let outcome = lab.alternate(case, &caches, |_, _| Ok(()), |lab, server, _| storm(lab, server));
     lab.origin.delay(Duration::ZERO)?;
     outcome
 }
@@ -39,14 +39,14 @@ fn storm(lab: &Lab, server: &Server) -> Result<Done> {
         let mut connections = Vec::new();
         for number in 0..lab.scale.storm {
             let mut connection = door.connect(number).await?;
-            let answer = connection.send(lab.judge.request(&warm, Protocol::H1)?).await?;
+            let answer = connection.send(lab.judge.request(&warm, &door)?).await?;
             lab.judge.judge(&warm, answer).await?;
             connections.push(connection);
         }
         let began = clock::now();
         let tasks: Vec<_> = connections
             .into_iter()
-            .map(|connection| start(one(connection, Arc::clone(&lab.judge), ask.clone())))
+            .map(|connection| start(one(connection, door.clone(), Arc::clone(&lab.judge), ask.clone())))
             .collect();
         let mut latencies = histogram();
         for task in tasks {
@@ -65,8 +65,13 @@ fn storm(lab: &Lab, server: &Server) -> Result<Done> {
     outcome.map_err(|why| server.load(why))
 }
 
-async fn one(mut connection: Connection, judge: Arc<Judge>, ask: Ask) -> Outcome<std::time::Instant> {
-    let request = judge.request(&ask, Protocol::H1)?;
+async fn one(
+    mut connection: Connection,
+    door: Door,
+    judge: Arc<Judge>,
+    ask: Ask,
+) -> Outcome<std::time::Instant> {
+    let request = judge.request(&ask, &door)?;
     let answer = connection.send(request).await?;
     judge.judge(&ask, answer).await?;
     Ok(clock::now())

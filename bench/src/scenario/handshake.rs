@@ -61,24 +61,29 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
             name: way.name,
             all_hits: true,
         };
-        lab.alternate(case, &able, |lab, server, _| {
-            let door = server.door(&lab.ground, Protocol::H1, way.groups, resumed)?;
-            let seconds = std::time::Duration::from_secs_f64(lab.scale.seconds);
-            let outcome = block_on(async {
-                if resumed {
-                    prime(lab, &door, &ask).await?;
-                }
-                let fresh = Fresh {
-                    door: door.clone(),
-                    judge: Arc::clone(&lab.judge),
-                    clients: way.clients,
-                    duration: seconds,
-                    kind: way.kind,
-                };
-                fresh.run(Repeat(ask.clone())).await
-            })?;
-            outcome.map_err(|why| server.load(why))
-        })?;
+        lab.alternate(
+            case,
+            &able,
+            |_, _| Ok(()),
+            |lab, server, _| {
+                let door = server.door(&lab.ground, Protocol::H1, way.groups, resumed)?;
+                let seconds = std::time::Duration::from_secs_f64(lab.scale.seconds);
+                let outcome = block_on(async {
+                    if resumed {
+                        prime(lab, &door, &ask).await?;
+                    }
+                    let fresh = Fresh {
+                        door: door.clone(),
+                        judge: Arc::clone(&lab.judge),
+                        clients: way.clients,
+                        duration: seconds,
+                        kind: way.kind,
+                    };
+                    fresh.run(Repeat(ask.clone())).await
+                })?;
+                outcome.map_err(|why| server.load(why))
+            },
+        )?;
     }
     Ok(())
 }
@@ -103,7 +108,7 @@ fn can(lab: &Lab, server: &Server, way: &Way, ask: &Ask) -> Result<Outcome<()>> 
 async fn prime(lab: &Lab, door: &Door, ask: &Ask) -> Outcome<()> {
     for number in 0..4 {
         let mut connection = door.connect(number).await?;
-        let request = lab.judge.request(ask, Protocol::H1)?;
+        let request = lab.judge.request(ask, door)?;
         let answer = connection.send(request).await?;
         lab.judge.judge(ask, answer).await?;
     }

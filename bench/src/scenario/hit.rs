@@ -1,5 +1,8 @@
 //! Hits of plain files, as fast as they come: h2load asks, and wrk where it serves.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use super::Scenario;
 use super::lab::{Case, Lab};
 use crate::error::Result;
@@ -72,13 +75,25 @@ fn run(lab: &mut Lab, servers: &[Server], scenario: Scenario, ways: &[Way]) -> R
             name: way.name,
             all_hits: true,
         };
-        let mut warmed: Vec<&str> = Vec::new();
-        lab.alternate(case, &servers, |lab, server, _| {
-            if !warmed.contains(&server.kind.name) {
-                lab.warm(server, way.protocol, &Ask::plain(object))?;
-                warmed.push(server.kind.name);
-            }
-            let url = format!("https://{}{}", server.address, way.path);
+        let h2load = |server: &Server, requests| H2load {
+            address: server.address,
+            protocol: way.protocol,
+            connections: way.connections,
+            streams: way.streams,
+            requests,
+            accepts: None,
+            body_bytes: Some(length),
+        };
+        let requests: RefCell<HashMap<&str, u64>> = RefCell::default();
+        let prepare = |lab: &Lab, server: &Server| {
+            lab.warm(server, way.protocol, &Ask::plain(object))?;
+            let fitting = h2load(server, 0).requests_for(lab.scale.seconds, &server.url(way.path));
+            let fitting = fitting.map_err(|why| server.load(why))?;
+            requests.borrow_mut().insert(server.kind.name, fitting);
+            Ok(())
+        };
+        lab.alternate(case, &servers, prepare, |lab, server, _| {
+            let url = server.url(way.path);
             let outcome = if way.by_wrk {
                 let wrk = Wrk {
                     connections: way.connections,
@@ -87,15 +102,8 @@ fn run(lab: &mut Lab, servers: &[Server], scenario: Scenario, ways: &[Way]) -> R
                 };
                 wrk.run(&url)
             } else {
-                let h2load = H2load {
-                    protocol: way.protocol,
-                    connections: way.connections,
-                    streams: way.streams,
-                    seconds: lab.scale.seconds,
-                    accepts: None,
-                    body_bytes: Some(length),
-                };
-                h2load.run(&url)
+                let requests = requests.borrow().get(server.kind.name).copied();
+                h2load(server, requests.unwrap_or_default()).run(&url)
             };
             outcome.map_err(|why| server.load(why))
         })?;

@@ -47,7 +47,7 @@ fn held(lab: &Lab, server: &Server, protocol: Protocol, ask: &Ask) -> Result<Sam
         let busy = connections.len();
         // They are alive to the end.
         for connection in connections.iter_mut().step_by(97) {
-            let request = lab.judge.request(ask, protocol)?;
+            let request = lab.judge.request(ask, &door)?;
             let answer = connection.send(request).await?;
             lab.judge.judge(ask, answer).await?;
         }
@@ -68,7 +68,7 @@ fn held(lab: &Lab, server: &Server, protocol: Protocol, ask: &Ask) -> Result<Sam
 
 async fn one(lab: &Lab, door: &Door, number: usize, ask: &Ask) -> Outcome<Connection> {
     let mut connection = door.connect(number).await?;
-    let request = lab.judge.request(ask, door.protocol())?;
+    let request = lab.judge.request(ask, door)?;
     let answer = connection.send(request).await?;
     lab.judge.judge(ask, answer).await?;
     Ok(connection)

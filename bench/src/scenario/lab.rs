@@ -188,7 +188,7 @@ impl Lab {
         let asked = block_on(async {
             let mut connection = door.connect(0).await?;
             for _ in 0..TRIES {
-                let request = self.judge.request(ask, protocol)?;
+                let request = self.judge.request(ask, &door)?;
                 let seen = self.judge.judge(ask, connection.send(request).await?).await?;
                 if server.kind.mark.is_hit(&seen.headers) {
                     return Ok(seen);
@@ -204,36 +204,47 @@ impl Lab {
         })
     }
 
-    /// Asks all servers in turn, round by round. A server that fails in a case takes no further part in it.
+    /// Prepares each server, then asks all in turn, round by round. A server that fails in a case takes no further part
+    /// in it.
     pub(crate) fn alternate(
         &mut self,
         case: Case<'_>,
         servers: &[&Server],
+        mut prepare: impl FnMut(&Self, &Server) -> Result<()>,
         mut run: impl FnMut(&Self, &Server, usize) -> Result<Done>,
     ) -> Result<()> {
-        let mut failed: Vec<&str> = Vec::new();
+        let mut able: Vec<&Server> = Vec::new();
+        for server in servers {
+            match prepare(self, server) {
+                Ok(()) => able.push(server),
+                Err(error) => self.fail(case, &error),
+            }
+        }
         // The first round of a full run fills caches and opens files, and is not counted.
         let first = usize::from(self.scale.rounds == 1);
         for round in first..=self.scale.rounds {
-            for server in servers {
-                if failed.contains(&server.kind.name) {
-                    continue;
-                }
+            let mut failed: Vec<&str> = Vec::new();
+            for server in &able {
                 match self.measured(case, server, round, &mut run) {
                     Ok(sample) if round > 0 => {
                         self.figures
-                            .add(case.scenario, case.name, server.kind.name, sample)
+                            .add(case.scenario, case.name, server.kind.name, sample);
                     }
                     Ok(_) => {}
                     Err(error) => {
                         failed.push(server.kind.name);
-                        self.figures
-                            .fault(format!("{} {}: {error}", case.scenario.token(), case.name));
+                        self.fail(case, &error);
                     }
                 }
             }
+            able.retain(|server| !failed.contains(&server.kind.name));
         }
         Ok(())
+    }
+
+    fn fail(&mut self, case: Case<'_>, error: &Error) {
+        self.figures
+            .fault(format!("{} {}: {error}", case.scenario.token(), case.name));
     }
 
     /// One run on one server, done again while others disturb it.

@@ -49,27 +49,32 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
 
 fn misses(lab: &mut Lab, case: Case<'_>, caches: &[&Server]) -> Result<()> {
     let count = lab.scale.misses;
-    lab.alternate(case, caches, |lab, server, _| {
-        let closed = Closed {
-            door: lab.door(server, Protocol::H1)?,
-            judge: Arc::clone(&lab.judge),
-            connections: AT_ONCE,
-            streams: 1,
-            duration: Duration::from_secs(120),
-            requests: count,
-        };
-        let asked = lab.origin.asked()?;
-        let outcome = block_on(closed.run(Each(lab.colds(count, BYTES).into_iter())))?;
-        let done = outcome.map_err(|why| server.load(why))?;
-        let asked = lab.origin.asked()? - asked;
-        if asked < done.answered {
-            return Err(server.load(format!(
-                "{} answers were to be misses, and the origin was asked {asked} times",
-                done.answered
-            )));
-        }
-        Ok(done)
-    })?;
+    lab.alternate(
+        case,
+        caches,
+        |_, _| Ok(()),
+        |lab, server, _| {
+            let closed = Closed {
+                door: lab.door(server, Protocol::H1)?,
+                judge: Arc::clone(&lab.judge),
+                connections: AT_ONCE,
+                streams: 1,
+                duration: Duration::from_secs(120),
+                requests: count,
+            };
+            let asked = lab.origin.asked()?;
+            let outcome = block_on(closed.run(Each(lab.colds(count, BYTES).into_iter())))?;
+            let done = outcome.map_err(|why| server.load(why))?;
+            let asked = lab.origin.asked()? - asked;
+            if asked < done.answered {
+                return Err(server.load(format!(
+                    "{} answers were to be misses, and the origin was asked {asked} times",
+                    done.answered
+                )));
+            }
+            Ok(done)
+        },
+    )?;
     for round in 0..=lab.scale.rounds {
         let colds = lab.colds(count, BYTES);
         let (done, nanos) = sdk::run(lab, &colds, AT_ONCE)?;

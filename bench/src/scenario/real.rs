@@ -1,5 +1,7 @@
 //! The workload that this is all for: login widgets and tenants' configurations, by clients as they are.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,19 +54,17 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
         all_hits: false,
     };
     // Each server has entity tags of its own, so each has a judge.
-    let mut ready: Vec<(&str, Arc<Judge>)> = Vec::new();
+    let ready: RefCell<HashMap<&str, Arc<Judge>>> = RefCell::default();
     let servers: Vec<&Server> = servers.iter().collect();
-    lab.alternate(case, &servers, |lab, server, round| {
-        let known = ready.iter().find(|(name, _)| *name == server.kind.name);
-        let judge = match known {
-            Some((_, judge)) => Arc::clone(judge),
-            None => {
-                let judge = Arc::new(Judge::new(Arc::clone(&lab.ground.content)));
-                fill(lab, server, &judge, &scripts)?;
-                ready.push((server.kind.name, Arc::clone(&judge)));
-                judge
-            }
-        };
+    let prepare = |lab: &Lab, server: &Server| {
+        let judge = Arc::new(Judge::new(Arc::clone(&lab.ground.content)));
+        fill(lab, server, &judge, &scripts)?;
+        ready.borrow_mut().insert(server.kind.name, judge);
+        Ok(())
+    };
+    lab.alternate(case, &servers, prepare, |lab, server, round| {
+        let judge = ready.borrow().get(server.kind.name).cloned();
+        let judge = judge.ok_or_else(|| server.load("it was not prepared".to_owned()))?;
         let unknown = UNKNOWN + round as u64 * UNKNOWN_EACH;
         let mix = Workload::new(scripts, Arc::clone(&zipf), unknown, Arc::clone(&judge));
         let closed = closed(lab, server, judge, u64::MAX)?;
