@@ -73,7 +73,8 @@ impl Verdict {
                     (before.to_string(), format!("{:+6.1} %{mark}", 100.0 * change))
                 }
                 None => {
-                    good = false;
+                    // A case that is new has to be committed; a file without any is a beginning.
+                    good &= committed.counts.is_empty();
                     ("-".to_owned(), "not committed yet".to_owned())
                 }
             };
@@ -112,7 +113,10 @@ mod tests {
         check(1050, true);
         check(1051, false);
         check(100, true);
-        assert!(!Verdict::of(&counts(1), &Counts::default()).good);
+        assert!(Verdict::of(&counts(1), &Counts::default()).good);
+        let mut other = Counts::default();
+        other.set("lookup", 1);
+        assert!(!Verdict::of(&counts(1), &other).good);
     }
 
     #[test]

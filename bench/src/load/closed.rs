@@ -41,6 +41,8 @@ struct Shared<M> {
     mix: Mutex<M>,
     tally: Mutex<Tally>,
     left: AtomicU64,
+    /// Handshakes that went otherwise than they had to.
+    other: AtomicU64,
     end: Instant,
 }
 
@@ -62,6 +64,7 @@ impl<M: Mix> Shared<M> {
                 fault: None,
             }),
             left: AtomicU64::new(requests),
+            other: AtomicU64::new(0),
             end: clock::now() + duration,
         })
     }
@@ -147,6 +150,9 @@ impl Closed {
     }
 }
 
+/// One handshake in so many may go otherwise: a client may be out of tickets for a moment.
+const OTHER_MAX: u64 = 50;
+
 impl Fresh {
     /// Runs it.
     pub(crate) async fn run(&self, mix: impl Mix) -> Outcome<Done> {
@@ -164,10 +170,7 @@ impl Fresh {
                             let number = usize::try_from(number).unwrap_or_default();
                             let mut connection = door.connect(number).await?;
                             if connection.handshake != Some(kind) {
-                                return Err(format!(
-                                    "a handshake was {:?}, not {kind:?}",
-                                    connection.handshake
-                                ));
+                                shared.other.fetch_add(1, Ordering::Relaxed);
                             }
                             shared.ask(&door, &judge, &mut connection).await
                         };
@@ -181,6 +184,14 @@ impl Fresh {
         for task in tasks {
             let _ = task.await;
         }
-        shared.done(began)
+        let done = shared.done(began)?;
+        let other = shared.other.load(Ordering::Relaxed);
+        if other * OTHER_MAX > done.answered {
+            return Err(format!(
+                "of {} handshakes {other} were not {:?}",
+                done.answered, self.kind
+            ));
+        }
+        Ok(done)
     }
 }

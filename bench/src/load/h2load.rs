@@ -22,8 +22,11 @@ pub(crate) struct H2load<'a> {
 }
 
 impl H2load<'_> {
-    /// Requests that take about so many seconds.
+    /// Requests that take about so many seconds; a few, when that is less than one.
     pub(crate) fn requests_for(&self, seconds: f64, url: &str) -> Outcome<u64> {
+        if seconds < 1.0 {
+            return Ok(2 * self.requests_min());
+        }
         let few = Self {
             requests: 2 * self.requests_min(),
             ..self.clone()

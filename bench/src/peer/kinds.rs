@@ -195,6 +195,8 @@ pub(crate) static KINDS: [Kind; 10] = [
                     "-p",
                     "feature=+http2",
                     "-p",
+                    "http_gzip_support=off",
+                    "-p",
                     "thread_pools=1",
                     "-p",
                     "thread_pool_min=100",

@@ -82,7 +82,9 @@ impl Server {
     /// Starts a peer in a folder of its own, and waits for its first answer.
     pub(crate) fn start(peer: &Peer, ground: &Ground) -> Result<Self> {
         let kind = peer.kind;
-        let folder = ground.folder.join(kind.name);
+        let folder = ground
+            .folder
+            .join(format!("{}-{}", kind.name, free_address()?.port()));
         for inner in ["", "work", "cache", "log", "run"] {
             let path = folder.join(inner);
             fs::create_dir_all(&path).map_err(|error| Error::file("create", &path, error))?;

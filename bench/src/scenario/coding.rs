@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::load::{Ask, H2load, Protocol, Seen};
 use crate::peer::Server;
 
-const CODINGS: [(&str, Option<&str>); 3] = [("br", Some("br")), ("gzip", Some("gzip")), ("identity", None)];
+/// The one that makes forms itself.
+const EDGE: &str = "edge";
 
-/// How long a form has to stay the same to be the best that is made.
-const CALM: Duration = Duration::from_millis(500);
+const CODINGS: [(&str, Option<&str>); 3] = [("br", Some("br")), ("gzip", Some("gzip")), ("identity", None)];
 
 /// Each widget in each coding, over HTTP/2.
 pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
@@ -35,8 +35,8 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
             let h2load = |server: &Server, requests, length| H2load {
                 address: server.address,
                 protocol: Protocol::H2,
-                connections: 10,
-                streams: 10,
+                connections: 2,
+                streams: 5,
                 requests,
                 accepts,
                 body_bytes: Some(length),
@@ -74,12 +74,16 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
     Ok(())
 }
 
-/// Asks until the form stays the same for a while: a server may have a better one in the making.
+/// Asks until the form stays the same for a while: the edge gets these scripts as they are, and makes better forms of
+/// them behind the clients' backs. The others pass on what the origin or the disk has, which is the best already.
 fn settle(lab: &Lab, server: &Server, ask: &Ask) -> Result<Seen> {
     let began = clock::now();
     let mut last = lab.warm(server, Protocol::H2, ask)?;
+    if server.kind.name != EDGE || ask.accepts.is_none() {
+        return Ok(last);
+    }
     let mut since = clock::now();
-    while since.elapsed() < CALM && began.elapsed() < lab.scale.settle {
+    while since.elapsed() < lab.scale.settle / 2 && began.elapsed() < lab.scale.settle {
         std::thread::sleep(Duration::from_millis(50));
         let seen = lab.warm(server, Protocol::H2, ask)?;
         if seen.wire_bytes != last.wire_bytes {

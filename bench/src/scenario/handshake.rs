@@ -7,7 +7,7 @@ use rustls::HandshakeKind;
 use super::Scenario;
 use super::lab::{Case, Lab, block_on};
 use crate::error::Result;
-use crate::load::{Ask, Door, Fresh, Groups, Outcome, Protocol, Repeat};
+use crate::load::{Ask, Door, Fresh, Groups, Outcome, Protocol, Repeat, start};
 use crate::peer::Server;
 
 struct Way {
@@ -104,10 +104,17 @@ fn can(lab: &Lab, server: &Server, way: &Way, ask: &Ask) -> Result<Outcome<()>> 
     })
 }
 
-/// Gets the first tickets: they come with or before the first answer.
+/// Gets the first tickets, which come with or before the first answers: over connections that are opened at once, so that
+/// none of them spends what another was given.
 async fn prime(lab: &Lab, door: &Door, ask: &Ask) -> Outcome<()> {
-    for number in 0..4 {
-        let mut connection = door.connect(number).await?;
+    let opening: Vec<_> = (0..4)
+        .map(|number| {
+            let door = door.clone();
+            start(async move { door.connect(number).await })
+        })
+        .collect();
+    for connection in opening {
+        let mut connection = connection.await.map_err(|error| error.to_string())??;
         let request = lab.judge.request(ask, door)?;
         let answer = connection.send(request).await?;
         lab.judge.judge(ask, answer).await?;

@@ -20,7 +20,10 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
             all_hits: true,
         };
         for server in servers {
-            match held(lab, server, protocol, &ask) {
+            // What earlier connections left behind would be taken for nothing.
+            let fresh = lab.scale.fresh.then(|| lab.start_again(server)).transpose();
+            let sample = fresh.and_then(|fresh| held(lab, fresh.as_ref().unwrap_or(server), protocol, &ask));
+            match sample {
                 Ok(sample) => lab
                     .figures
                     .add(case.scenario, case.name, server.kind.name, sample),

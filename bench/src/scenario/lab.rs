@@ -65,10 +65,10 @@ impl Scale {
             seconds: 0.3,
             patience: Duration::ZERO,
             again_max: 0,
-            idle: 200,
+            idle: 100,
             rate: 500.0,
-            tenants: 1000,
-            storm: 100,
+            tenants: 300,
+            storm: 50,
             misses: 20,
             settle: Duration::from_secs(1),
             fresh: false,
@@ -161,6 +161,13 @@ impl Lab {
             }
         }
         servers
+    }
+
+    /// Starts one server alone; the same as another that may run beside it.
+    pub(crate) fn start_again(&self, server: &Server) -> Result<Server> {
+        let peer = self.peers.iter().find(|peer| peer.name() == server.kind.name);
+        let peer = peer.ok_or_else(|| Error::Said(format!("{} is no peer", server.kind.name)))?;
+        Server::start(peer, &self.ground)
     }
 
     /// An object that nobody has asked for yet.
