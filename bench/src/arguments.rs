@@ -16,10 +16,6 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one of them, and it lives as long as the program"
-)]
 pub(crate) enum Command {
     /// Which peers are here, in which version, and which command installs the rest
     Peers(Here),

@@ -1,8 +1,8 @@
 //! How many instructions the parts of the request path take, counted by valgrind: a number that no neighbour disturbs, so
 //! that a regression shows on any machine.
 //!
-//! Each case is run twice in a process of its own, with few and with many repetitions; the difference, divided, is what one
-//! takes, without the start of the program. What the kernel does is not in it, and neither is waiting for memory.
+//! Each case is run many times in a process of its own, where only that is counted, on the one thread that does it. What the
+//! kernel does is not in it, and neither is waiting for memory.
 
 mod cases;
 mod counted;
@@ -67,6 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// The function in which valgrind counts.
+const COUNTED: &str = "--toggle-collect=*cases::measured*";
+
 fn count(valgrind: &Path, folder: &Path) -> Result<Counts> {
     let content = Content::lay(folder.join("content"))?;
     let script = content.folder.join("script.js");
@@ -78,22 +81,22 @@ fn count(valgrind: &Path, folder: &Path) -> Result<Counts> {
     let origin = Origin::start(&content.folder, folder.join("origin.log"), None)?;
     let mut counts = Counts::default();
     for case in Case::ALL {
-        let (few, many) = case.repetitions();
-        let once = |repetitions| callgrind(valgrind, folder, case, repetitions, &origin);
-        let more = once(many)?.saturating_sub(once(few)?);
-        counts.set(case.token(), more / (many - few));
+        let repetitions = case.repetitions();
+        let all = callgrind(valgrind, folder, case, repetitions, &origin)?;
+        counts.set(case.token(), all / repetitions as u64);
     }
     Ok(counts)
 }
 
 /// All instructions of a process that runs a case so often.
-fn callgrind(valgrind: &Path, folder: &Path, case: Case, repetitions: u64, origin: &Origin) -> Result<u64> {
+fn callgrind(valgrind: &Path, folder: &Path, case: Case, repetitions: usize, origin: &Origin) -> Result<u64> {
     let own = std::env::current_exe().map_err(|error| Error::io("find this program", error))?;
     let output = Command::new(valgrind)
         .args([
             "--tool=callgrind",
             "--callgrind-out-file=/dev/null",
             "--trace-children=no",
+            COUNTED,
         ])
         .arg(own)
         .args([
@@ -114,6 +117,7 @@ fn callgrind(valgrind: &Path, folder: &Path, case: Case, repetitions: u64, origi
         .flatten();
     collected
         .and_then(|(_, count)| count.trim().parse().ok())
+        .filter(|count| *count > 0)
         .ok_or_else(|| Error::Said(format!("valgrind on {}: {}\n{said}", case.token(), output.status)))
 }
 
