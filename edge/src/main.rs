@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use edge::admin::client::{self, PurgeArgs, StatusArgs};
+use edge::admin::client::{self, PurgeArgs, ShowArgs, StatusArgs, WarmArgs};
 use edge::clock::Clock;
 use edge::lifecycle::Signals;
 use edge::server::Node;
@@ -24,6 +24,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look at what a node has stored
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Read a configuration file, say all that is wrong with it, and start nothing
     Check {
         /// The configuration file
@@ -54,15 +57,27 @@ enum Command {
     },
     /// Show how a node is
     Status(StatusArgs),
+    /// Have a node fetch URLs before the first client asks for them
+    Warm(WarmArgs),
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// Show what is stored for a URL, and why it would be served or not
+    Show(ShowArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Cache(CacheCommand::Show(arguments)) => {
+            ask(async |out, err| client::show(&arguments, out, err).await)
+        }
         Command::Check { config } => check(&config),
         Command::Demo(arguments) => serve(What::Demo(arguments)),
         Command::Purge(arguments) => ask(async |out, err| client::purge(&arguments, out, err).await),
         Command::Run { config } => serve(What::Configured(config)),
         Command::Status(arguments) => ask(async |out, err| client::status(&arguments, out, err).await),
+        Command::Warm(arguments) => ask(async |out, err| client::warm(&arguments, out, err).await),
     };
     outcome.unwrap_or_else(|error| {
         tell(&format!("edge: {}", chain(&*error)));

@@ -135,12 +135,14 @@ impl Ground {
         let routes = routes(config, origins, https_port(config, addresses));
         let cache = cache(&config.cache, &self.registry);
         let (status, admin_drain) = (Arc::new(OnceLock::new()), Drain::default());
+        let path = Arc::new(OnceLock::new());
         let handles = Handles {
             clock: self.clock.clone(),
             drain: admin_drain.clone(),
             registry: self.registry.clone(),
             readiness: self.readiness.clone(),
             epochs: Arc::clone(&cache.epochs),
+            exchange: Arc::clone(&path),
             status: status_of(&status),
         };
         let admin = Admin::new(config, Arc::clone(&routes.router), handles);
@@ -157,7 +159,8 @@ impl Ground {
             patience: exchange::PATIENCE,
         };
         let exchange = Exchange::start(parts).map_err(Error::Thread)?;
-        // Nobody else sets it: the cell was made above.
+        // Nobody else sets them: the cells were made above.
+        let _ = path.set(Arc::downgrade(&exchange));
         let _ = status.set(Status::new(addresses, certificates, &exchange));
         Ok(Joined {
             exchange,

@@ -4,13 +4,14 @@
 //! what it acts upon is handed in as [`Handles`].
 
 mod auth;
+mod cached;
 pub mod client;
 mod purge;
 mod refusal;
 mod routes;
 mod server;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -29,6 +30,7 @@ use crate::cache::epoch::Epochs;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Scope};
 use crate::drain::{Drain, NotReady, Readiness};
+use crate::exchange::Exchange;
 use crate::site::Router;
 use crate::telemetry::access_log::rfc3339;
 use crate::telemetry::metrics::{Family, Format, Gauge, Label, Registry};
@@ -50,6 +52,8 @@ pub struct Handles {
     pub readiness: Readiness,
     /// For purges.
     pub epochs: Arc<Epochs>,
+    /// For inspecting and warming: the request path, once it stands. Held weakly, for it holds this side.
+    pub exchange: Arc<OnceLock<Weak<Exchange>>>,
     /// More members for `/v1/status`: connections, cache, origins, certificates. Asked on the control plane.
     pub status: Box<dyn Fn() -> Map<String, Value> + Send + Sync>,
 }
@@ -110,6 +114,8 @@ impl Admin {
         let settings = self.settings();
         let reply = match settings.admit(&head, local) {
             Ok((Endpoint::Purge, Some(known))) => self.purge(known, &head.headers, body, peer).await,
+            Ok((Endpoint::Warm, Some(known))) => self.warm(known, &head.headers, body, peer).await,
+            Ok((Endpoint::Cache, Some(_))) => self.cached(head.uri.query()),
             Ok((endpoint, _)) => Ok(self.show(endpoint, &head.headers)),
             Err(refusal) => Err(refusal),
         };
@@ -128,8 +134,8 @@ impl Admin {
             Endpoint::Metrics => self.metrics(headers),
             Endpoint::Openapi => reply(StatusCode::OK, "application/json", OPENAPI),
             Endpoint::Status => json_reply(StatusCode::OK, &self.status()),
-            // Its route asks for a scope, so it came with a token and went to `purge`.
-            Endpoint::Purge => Refusal::NoToken.reply(),
+            // Their routes ask for a scope, so they came with a token and went elsewhere.
+            Endpoint::Cache | Endpoint::Purge | Endpoint::Warm => Refusal::NoToken.reply(),
         }
     }
 
@@ -273,6 +279,7 @@ impl Settings {
 struct Metrics {
     requests: Family<Answer>,
     purges: Family<purge::Kind>,
+    warmed: crate::telemetry::metrics::Counter,
     connections: Gauge,
     turned_away: crate::telemetry::metrics::Counter,
 }
@@ -285,6 +292,7 @@ impl Metrics {
                 "Requests to the admin listener, by answer.",
             ),
             purges: registry.family("edge_purged_members_total", "What purges named, by kind."),
+            warmed: registry.counter("edge_warmed_urls_total", "URLs that were warmed."),
             connections: registry.gauge("edge_admin_connections", "Connections to the admin listener."),
             turned_away: registry.counter(
                 "edge_admin_turned_away_total",

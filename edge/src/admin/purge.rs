@@ -264,14 +264,14 @@ impl Reader<'_> {
             self.warn(text, NO_WILDCARD);
         }
         let site = self.site(text, &host);
-        let rule = site
-            .as_ref()
-            .map_or(Query::Keep, |site| site.settings().query.clone());
         let path = if path.is_empty() { "/" } else { path };
         let path = site
             .as_ref()
             .map_or_else(|| canonical_path(path), |site| site.path(path));
         let path = path.map_err(|error| error.to_string())?.into_owned();
+        let rule = site
+            .as_ref()
+            .map_or(Query::Keep, |site| site.rule(&path).query.clone());
         Ok(Url {
             host: self.own_name(host),
             path,
@@ -388,7 +388,7 @@ fn audited(report: &serde_json::Value) -> String {
 
 /// The whole body, if it is JSON, small and in time. Its length is looked at first, so that a client which announces
 /// too much is answered before it sends anything.
-async fn read(headers: &HeaderMap, body: Incoming, deadline: Duration) -> Result<Bytes, Refusal> {
+pub(super) async fn read(headers: &HeaderMap, body: Incoming, deadline: Duration) -> Result<Bytes, Refusal> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type
         .and_then(|value| value.split(';').next())

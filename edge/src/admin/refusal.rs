@@ -17,6 +17,8 @@ pub(super) enum Refusal {
     Host,
     #[error("{0}")]
     Purge(String),
+    #[error("the node is not up yet")]
+    NotUp,
     #[error("this needs a token: Authorization: Bearer <token>")]
     NoToken,
     #[error("this token is not known here")]
@@ -58,7 +60,7 @@ impl Refusal {
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::NotUp => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

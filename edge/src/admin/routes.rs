@@ -32,12 +32,14 @@ pub(super) enum Access {
 /// What answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
+    Cache,
     Livez,
     Metrics,
     Openapi,
     Purge,
     Readyz,
     Status,
+    Warm,
 }
 
 /// All routes.
@@ -57,6 +59,18 @@ pub(super) const ROUTES: &[Route] = &[
         Method::POST,
         Access::Scope(Scope::Purge),
         Endpoint::Purge,
+    ),
+    route(
+        "/v1/cache",
+        Method::GET,
+        Access::Scope(Scope::Read),
+        Endpoint::Cache,
+    ),
+    route(
+        "/v1/warm",
+        Method::POST,
+        Access::Scope(Scope::Purge),
+        Endpoint::Warm,
     ),
 ];
 

@@ -57,6 +57,7 @@ impl TestAdmin {
             registry: registry.clone(),
             readiness: readiness.clone(),
             epochs: Arc::clone(&epochs),
+            exchange: Arc::default(),
             status: Box::new(|| Map::from_iter([("cache".to_owned(), json!({ "bytes": 7 }))])),
         };
         let admin = Admin::with_limits(&config, Arc::new(Router::new(&config)), handles, limits);
@@ -534,6 +535,37 @@ async fn a_token_purges_so_often_and_no_more() {
     assert_eq!(node.purge("purger", purge).await.status, 200);
     node.clock.advance(Duration::from_millis(500));
     assert_eq!(node.purge("ops", purge).await.status, 200);
+}
+
+#[tokio::test]
+async fn looking_and_warming_need_their_scopes_and_a_node_that_is_up() {
+    let node = TestAdmin::start();
+    let check = async |method: &str, path: &str, token: &str, body: &str, expected: u16| {
+        let lines = format!("Authorization: Bearer secret-{token}\r\nContent-Type: application/json\r\n");
+        let got = node.ask(method, path, &lines, body).await;
+        assert_eq!(got.status, expected, "{method} {path} {token} {body}");
+    };
+    let urls = r#"{"urls": ["https://cdn.example.com/a"]}"#;
+    check(
+        "GET",
+        "/v1/cache?url=https%3A%2F%2Fcdn.example.com%2F",
+        "purger",
+        "",
+        403,
+    )
+    .await;
+    check(
+        "GET",
+        "/v1/cache?url=https%3A%2F%2Fcdn.example.com%2F",
+        "reader",
+        "",
+        503,
+    )
+    .await;
+    check("GET", "/v1/cache", "reader", "", 400).await;
+    check("POST", "/v1/warm", "reader", urls, 403).await;
+    check("POST", "/v1/warm", "purger", urls, 503).await;
+    check("GET", "/v1/warm", "purger", "", 405).await;
 }
 
 #[tokio::test]

@@ -156,6 +156,11 @@ impl<H: Clone, S: Clone, E: Clone> Collapse<H, S, E> {
         )
     }
 
+    /// Whether a flight for `key` is under way.
+    pub fn contains(&self, key: &Key) -> bool {
+        lock(&self.0).contains_key(key)
+    }
+
     /// How many flights are under way.
     pub fn len(&self) -> usize {
         lock(&self.0).len()

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use http::HeaderValue;
 
+use super::key::Key;
 use super::policy::staleness::Why;
 use super::policy::storability::NotStored;
 use crate::telemetry::metrics::Label;
@@ -132,8 +133,8 @@ impl Status {
         }
     }
 
-    /// The member of Cache-Status for a cache called `name`.
-    pub fn write(&self, name: &str) -> HeaderValue {
+    /// The member of Cache-Status for a cache called `name`, with `key` if that is to be shown.
+    pub fn write(&self, name: &str, key: Option<&Key>) -> HeaderValue {
         let mut out = String::with_capacity(name.len() + 96);
         write_name(&mut out, name);
         match self.handling {
@@ -163,6 +164,11 @@ impl Status {
                     out.push_str("; collapsed");
                 }
             }
+        }
+        if let Some(key) = key {
+            // RFC 9211 section 2.7. A key is of its own making, so it is written as a string whatever it holds.
+            out.push_str("; key=");
+            write_string(&mut out, key.as_str());
         }
         if let Some(detail) = self.detail {
             out.push_str("; detail=");
@@ -233,8 +239,13 @@ fn write_name(out: &mut String, name: &str) {
         out.push_str(name);
         return;
     }
+    write_string(out, name);
+}
+
+/// RFC 9651 section 4.1.6; what is not visible ASCII is left out.
+fn write_string(out: &mut String, text: &str) {
     out.push('"');
-    for c in name.chars().filter(|c| matches!(c, ' '..='~')) {
+    for c in text.chars().filter(|c| matches!(c, ' '..='~')) {
         if matches!(c, '"' | '\\') {
             out.push('\\');
         }
@@ -261,7 +272,7 @@ mod tests {
     #[test]
     fn the_member_of_cache_status() {
         let check = |handling: Handling, detail: Option<Detail>, expected: &str| {
-            let written = Status { handling, detail }.write("portico");
+            let written = Status { handling, detail }.write("portico", None);
             assert_eq!(written, expected);
             assert!(List::parse([&written]).is_ok(), "{expected}");
         };
@@ -303,7 +314,7 @@ mod tests {
     #[test]
     fn the_name_is_a_token_or_a_string() {
         let check = |name: &str, expected: &str| {
-            let written = Status::hit(1).write(name);
+            let written = Status::hit(1).write(name, None);
             assert_eq!(written, expected);
             assert!(List::parse([&written]).is_ok(), "{expected}");
         };
@@ -313,6 +324,17 @@ mod tests {
         check("my \"edge\"\\", "\"my \\\"edge\\\"\\\\\"; hit; ttl=1");
         check("a\r\nb\u{e9}", "\"ab\"; hit; ttl=1");
         check("", "\"\"; hit; ttl=1");
+    }
+
+    #[test]
+    fn the_key_is_a_string() {
+        let key = Key::new("app", "cdn.test", "/a\"b\\", Some("x=1"));
+        let written = Status::hit(1).write("portico", Some(&key));
+        assert_eq!(
+            written,
+            "portico; hit; ttl=1; key=\"app|cdn.test|/a\\\"b\\\\?x=1\""
+        );
+        assert!(List::parse([&written]).is_ok());
     }
 
     #[test]

@@ -39,20 +39,28 @@ pub struct Tagging {
     pub excess: usize,
 }
 
-/// Reads the tags of a response: Surrogate-Key, Cache-Tag, Cache-Groups (RFC 9875), and the same two names as S3 user
-/// metadata, in this order.
-pub fn tags(headers: &HeaderMap) -> Tagging {
+/// The tag of a group of a site (RFC 9875). Groups of the same name at two sites are two, so that no site can
+/// invalidate what is another's; an operator who purges by the bare name reaches both.
+pub fn group(site: &str, name: &str) -> Option<Tag> {
+    Tag::new(&format!("group {site} {name}"))
+}
+
+/// Reads the tags of a response of `site`: Surrogate-Key, Cache-Tag, Cache-Groups (RFC 9875), and the same two names as
+/// S3 user metadata, in this order. A group counts twice, under its name and as [`group`].
+pub fn tags(headers: &HeaderMap, site: &str) -> Tagging {
     let mut found = Tagging::default();
     let mut tags = Vec::new();
+    let mut take = |tag: Option<Tag>| match tag {
+        Some(tag) if tags.contains(&tag) => {}
+        Some(tag) if tags.len() < TAGS_MAX => tags.push(tag),
+        _ => found.excess += 1,
+    };
     for (name, syntax) in TAG_FIELDS {
-        for line in headers.get_all(name) {
-            for text in syntax.split(line) {
-                match Tag::new(&text) {
-                    Some(tag) if tags.contains(&tag) => {}
-                    Some(tag) if tags.len() < TAGS_MAX => tags.push(tag),
-                    Some(_) => found.excess += 1,
-                    None if text.is_empty() => {}
-                    None => found.excess += 1,
+        for line in headers.get_all(&name) {
+            for text in syntax.split(line).iter().filter(|text| !text.is_empty()) {
+                take(Tag::new(text));
+                if name == CACHE_GROUPS {
+                    take(group(site, text));
                 }
             }
         }
@@ -69,10 +77,12 @@ enum TagSyntax {
     Strings,
 }
 
+const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+
 const TAG_FIELDS: [(HeaderName, TagSyntax); 5] = [
     (HeaderName::from_static("surrogate-key"), TagSyntax::Spaces),
     (HeaderName::from_static("cache-tag"), TagSyntax::Commas),
-    (HeaderName::from_static("cache-groups"), TagSyntax::Strings),
+    (CACHE_GROUPS, TagSyntax::Strings),
     (
         HeaderName::from_static("x-amz-meta-surrogate-key"),
         TagSyntax::Spaces,
@@ -115,15 +125,19 @@ mod tests {
             for (name, value) in lines {
                 fields.append(HeaderName::from_static(name), value.parse().unwrap());
             }
-            let found = tags(&fields);
+            let found = tags(&fields, "s");
             let texts: Vec<_> = found.tags.iter().map(Tag::as_str).collect();
             assert_eq!((texts.as_slice(), found.excess), (expected, excess), "{lines:?}");
         };
         check(&[], &[], 0);
         check(&[("surrogate-key", " a  b\tc ")], &["a", "b", "c"], 0);
         check(&[("cache-tag", "a b, c,,")], &["a b", "c"], 0);
-        check(&[("cache-groups", "\"a\", \"b, c\";x=1")], &["a", "b, c"], 0);
-        check(&[("cache-groups", "\"a\", b")], &["a"], 0);
+        check(
+            &[("cache-groups", "\"a\", \"b, c\";x=1")],
+            &["a", "group s a", "b, c", "group s b, c"],
+            0,
+        );
+        check(&[("cache-groups", "\"a\", b")], &["a", "group s a"], 0);
         check(&[("cache-groups", "\"a")], &[], 0);
         check(&[("x-amz-meta-surrogate-key", "a b")], &["a", "b"], 0);
         check(&[("x-amz-meta-cache-tag", "a, b")], &["a", "b"], 0);

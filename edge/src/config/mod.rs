@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod file;
 mod keys;
+mod origin;
 mod reader;
 mod resolve;
 mod units;
@@ -19,6 +20,10 @@ pub use check::{Checked, check};
 pub use error::{ConfigError, Errors};
 pub use file::{load, parse};
 pub use keys::{KEYS, KeyDoc, markdown};
+pub use origin::{
+    Bucket, Credentials, HttpOrigin, HttpServer, Origin, OriginHost, OriginKind, OriginTimeouts, S3Origin,
+    Secret,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,106 +133,6 @@ pub struct Cache {
     pub recode_budget: f64,
 }
 
-/// An origin.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Origin {
-    /// The name that sites use.
-    pub name: String,
-    /// What it is.
-    pub kind: OriginKind,
-}
-
-/// The kinds of origin.
-#[derive(Clone, Debug, PartialEq)]
-pub enum OriginKind {
-    /// One or more buckets, in order of preference.
-    S3(S3Origin),
-}
-
-/// Buckets with the same content, in order of preference.
-#[derive(Clone, Debug, PartialEq)]
-pub struct S3Origin {
-    /// Where credentials come from.
-    pub credentials: Credentials,
-    /// The buckets, first choice first. Never empty.
-    pub buckets: Vec<Bucket>,
-    /// Deadlines and retries.
-    pub timeouts: OriginTimeouts,
-}
-
-/// Where S3 credentials come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credentials {
-    /// Requests are not signed.
-    Anonymous,
-    /// The standard chain: AWS_* variables, profile, web identity, ECS, IMDSv2.
-    Environment,
-    /// Fixed keys, the secret read from a file: for the demo, for tests, and for S3-compatible stores.
-    Static {
-        /// The access key's id.
-        access_key_id: String,
-        /// The secret key.
-        secret_access_key: Secret,
-    },
-}
-
-/// A text that never shows in a log.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// One bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    /// The bucket's name; with the region it is the bucket's id.
-    pub name: String,
-    /// The region.
-    pub region: String,
-    /// Put before every key; empty, or ends with a slash.
-    pub prefix: String,
-    /// An S3-compatible endpoint instead of AWS.
-    pub endpoint: Option<String>,
-    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
-    pub path_style: bool,
-    /// A key that always exists, by which a 403 for a missing key is told from bad credentials.
-    pub canary: Option<String>,
-}
-
-/// How long an origin may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OriginTimeouts {
-    /// TCP and TLS to the origin.
-    pub connect: Duration,
-    /// Between bytes of an answer.
-    pub read: Duration,
-    /// One attempt, up to the answer's head.
-    pub attempt: Duration,
-    /// All attempts, up to the answer's head.
-    pub operation: Duration,
-    /// Attempts in all.
-    pub attempts: u32,
-    /// How long an unused connection is kept.
-    pub pool_idle: Duration,
-}
-
-impl Default for OriginTimeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(1),
-            read: Duration::from_secs(2),
-            attempt: Duration::from_secs(4),
-            operation: Duration::from_secs(8),
-            attempts: 3,
-            pool_idle: Duration::from_secs(20),
-        }
-    }
-}
-
 /// One site: the names it answers to and how it behaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Site {
@@ -235,10 +140,14 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// The origin's name.
     pub origin: String,
+    /// Whether the origin is one of kind `http`, to which requests with any method are relayed.
+    pub relays: bool,
     /// The set of fields that responses carry.
     pub preset: Preset,
-    /// RFC 9111 without our defaults.
-    pub strict: bool,
+    /// How it reads the law where the law leaves a choice.
+    pub terms: Terms,
+    /// The fields by which its origin speaks to this cache, the strongest first (RFC 9213).
+    pub targeted: Vec<http::HeaderName>,
     /// How the query takes part in the key.
     pub query: Query,
     /// The lifetimes of the site, used where no rule says otherwise.
@@ -251,8 +160,34 @@ pub struct Site {
     pub index: Option<String>,
     /// Whether `X-Cache` is sent beside Cache-Status.
     pub x_cache: bool,
+    /// Whether Cache-Status shows the cache key.
+    pub cache_status_key: bool,
     /// Whether the `PURGE` method is answered on the public port, for holders of a purge token.
     pub purge_method: bool,
+}
+
+/// How a site reads RFC 9111 where it leaves a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Without our defaults: nothing is kept or served stale but by the word of the origin or of the configuration.
+    pub strict: bool,
+    /// Whether the cache directives of requests are heeded (section 5.2.1), beyond `only-if-cached` and
+    /// `stale-if-error`.
+    pub request_directives: bool,
+    /// Whether a response with Set-Cookie is stored like any other (section 7.3).
+    pub store_set_cookie: bool,
+}
+
+impl Terms {
+    /// What holds unless the configuration says otherwise: the RFC to the letter, or a browser that may not steer and
+    /// cookies that are nobody's by mistake.
+    pub const fn new(strict: bool) -> Self {
+        Self {
+            strict,
+            request_directives: strict,
+            store_set_cookie: strict,
+        }
+    }
 }
 
 /// A set of fields that responses of a site carry.
@@ -296,6 +231,8 @@ pub struct Lifetimes {
     pub stale_while_revalidate: Option<Duration>,
     /// RFC 5861 section 4.
     pub stale_if_error: Option<Duration>,
+    /// Whether a tenth of the time since Last-Modified is a lifetime (RFC 9111 section 4.2.2).
+    pub heuristic: bool,
 }
 
 /// What differs below one path.
@@ -307,6 +244,12 @@ pub struct Rule {
     pub lifetimes: Lifetimes,
     /// Fields set on every response, after the preset.
     pub fields: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Fields of the origin that go no further.
+    pub remove: Vec<http::HeaderName>,
+    /// How the query takes part in the key: the site's way, unless the rule has its own.
+    pub query: Query,
+    /// Whether bodies are coded here.
+    pub coding: bool,
 }
 
 /// The limits towards clients; each has its answer where it is enforced.

@@ -167,7 +167,7 @@ impl Failure {
                 handling,
                 detail: Some(detail),
             }
-            .write(name),
+            .write(name, None),
         )
     }
 

@@ -11,37 +11,19 @@ use http::{HeaderMap, StatusCode};
 use super::Exchange;
 use super::incoming::Incoming;
 use super::intake::{self, Provenance};
-use super::lookup::{self, Stale};
+use super::lookup::Stale;
 use super::message::Request;
+use super::order::Order;
+use super::partial::{self, Around};
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
-use crate::cache::key::Key;
 use crate::cache::policy::freshness::Times;
 use crate::cache::policy::storability::NotStored;
-use crate::cache::policy::validation;
 use crate::cache::store::{Head, Reservation, StoredResponse};
-use crate::origin::{self, Answer, Ask, AskedRange, Condition, Origin};
-use crate::site::Site;
+use crate::origin::{self, Answer};
 
 /// How long a failure is remembered, so that a broken origin is not asked once per request.
 const FAILURE_HELD: Duration = Duration::from_millis(500);
-
-/// Everything that a fetch needs, without the client that wants it.
-#[derive(Clone, Debug)]
-pub struct Order {
-    /// The site.
-    pub site: Arc<Site>,
-    /// The key.
-    pub key: Key,
-    /// Whom to ask.
-    pub origin: Arc<Origin>,
-    /// The request's fields, for Vary and the rules on Authorization.
-    pub headers: HeaderMap,
-    /// What is to be validated.
-    pub stored: Option<Arc<StoredResponse>>,
-    /// Only this range: for a body too large to be kept. Never stored.
-    pub range: Option<AskedRange>,
-}
 
 /// A response whose body is still on its way.
 #[derive(Debug)]
@@ -58,6 +40,19 @@ pub struct Arriving {
 }
 
 impl Arriving {
+    /// A response of which only the head was asked for; its body would have `length` bytes.
+    pub(super) fn bodiless(head: Head, length: Option<u64>, why: NotStored) -> Self {
+        let (writer, joiner) = inflight::open(Some(0), None);
+        writer.finish();
+        Self {
+            head: Arc::new(head),
+            length,
+            not_stored: Some(why),
+            joiner,
+            own: Mutex::default(),
+        }
+    }
+
     /// A reader at the body's start; `None` when that is gone.
     pub fn reader(&self) -> Option<Reader> {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -87,7 +82,7 @@ impl Arriving {
 pub(super) type Flights =
     crate::cache::collapse::Collapse<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 pub(super) type Following = Follower<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
-type Leading = Leader<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
+pub(super) type Leading = Leader<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>;
 
 /// What a fetch came to.
 #[derive(Debug)]
@@ -183,10 +178,11 @@ impl Exchange {
         let entry = self.cache.memory.find(&order.key)?;
         let serves = |stored: &&Arc<StoredResponse>| {
             let head = &stored.head;
-            head.position >= leader.position
-                && head.lifetime.is_fresh(lookup::age(stored, now))
+            head.part.is_none()
+                && head.position >= leader.position
+                && head.lifetime.is_fresh(head.age(now))
                 && !head.lifetime.no_cache
-                && head.vary.as_ref().is_none_or(|vary| vary.matches(&order.headers))
+                && head.suits(&order.headers)
         };
         entry.variants().iter().find(serves).cloned()
     }
@@ -207,30 +203,32 @@ impl Exchange {
         };
         match answer {
             Err(error) => self.hold_failure(leader, error).await,
-            Ok(answer) => match (&order.stored, answer.status) {
-                (Some(stored), StatusCode::NOT_MODIFIED) => {
-                    let source = Arc::clone(&answer.source);
-                    let from = Provenance {
-                        id: stored.head.id,
-                        source,
-                        times,
-                        position: leader.position,
-                    };
-                    let (freshened, verdict) = intake::freshened(stored, &order, &answer, from);
-                    let freshened = Arc::new(freshened);
-                    match verdict {
-                        Ok(()) => self.cache.memory.insert(&order.key, Arc::clone(&freshened)),
-                        // RFC 9111 section 4.3.4: what is confirmed may have been forbidden to store meanwhile.
-                        Err(why) => {
-                            self.metrics().not_stored.inc(why);
-                            self.cache.memory.remove(&order.key);
-                        }
-                    }
-                    leader.stored(freshened);
+            Ok(answer) if answer.status == StatusCode::NOT_MODIFIED => {
+                match self.confirm(&order, &answer, times, leader.position) {
+                    Some(stored) => leader.stored(stored),
+                    None => self.lead_anew(order, leader).await,
                 }
-                _ => self.receive(order, answer, times, leader).await,
+            }
+            Ok(answer) => match self.failure_in(&order, &answer) {
+                Some(error) => self.hold_failure(leader, error).await,
+                None if order.head => self.receive_head(&order, answer, times, leader),
+                None => match partial::completed(order, answer) {
+                    Ok((order, answer, around)) => self.receive(order, answer, around, times, leader).await,
+                    Err(order) => Box::pin(self.lead(*order, leader)).await,
+                },
             },
         }
+    }
+
+    /// Asks again, without conditions: what came was about none of the stored responses (RFC 9111 section 4.3.4).
+    async fn lead_anew(&self, mut order: Order, leader: Leading) {
+        if order.asked_back().next().is_none() {
+            let unasked = origin::Error::new(origin::Kind::HttpProtocolError, "a 304 that nobody asked for");
+            return self.hold_failure(leader, unasked).await;
+        }
+        order.stored = None;
+        order.others = Vec::new();
+        Box::pin(self.lead(order, leader)).await;
     }
 
     /// Tells of a failure, and keeps the flight for a moment, so that those who come next learn of it too.
@@ -243,7 +241,7 @@ impl Exchange {
     }
 
     /// Takes a new response in: announces its head, then passes its body on, and stores it when it came whole.
-    async fn receive(&self, order: Order, answer: Answer, times: Times, mut leader: Leading) {
+    async fn receive(&self, order: Order, answer: Answer, around: Around, times: Times, mut leader: Leading) {
         let Answer {
             status,
             headers,
@@ -251,17 +249,22 @@ impl Exchange {
             body,
             source,
         } = answer;
-        let (mut body, length) = match Incoming::open(body, length, &self.cache.budget).await {
-            Ok(opened) => opened,
-            Err(error) => return self.hold_failure(leader, error).await,
-        };
-        let id = self.next_id();
         let from = Provenance {
-            id,
+            id: self.next_id(),
             source,
             times,
             position: leader.position,
         };
+        // What is not kept is not held up to learn its length.
+        let is_kept = length.is_some()
+            || intake::judge(&order, status, headers.clone(), None, from.clone())
+                .verdict
+                .is_ok();
+        let (mut body, length) = match Incoming::open(body, length, is_kept, &self.cache.budget).await {
+            Ok(opened) => opened,
+            Err(error) => return self.hold_failure(leader, error).await,
+        };
+        let length = length.map(|length| length.saturating_add(around.len()));
         let judged = intake::judge(&order, status, headers, length, from);
         let head = Arc::new(judged.head);
         let allowance = judged.verdict.and_then(|()| self.allowance(length));
@@ -281,7 +284,7 @@ impl Exchange {
         });
         if not_stored.is_some() {
             if leader.own(arriving) {
-                match pump(&mut body, &mut writer).await {
+                match pump(&mut body, around, &mut writer).await {
                     Ok(()) => writer.finish(),
                     Err(why) => writer.fail(why),
                 }
@@ -296,7 +299,7 @@ impl Exchange {
         }
         // The leader of a kept body stays in the table until the body is stored, so that nobody asks for it again.
         leader.arriving(arriving);
-        match pump(&mut body, &mut writer).await {
+        match pump(&mut body, around, &mut writer).await {
             Ok(()) => self.keep(&order, &head, &leader, writer),
             Err(why) => {
                 leader.leave();
@@ -321,7 +324,8 @@ impl Exchange {
     fn keep(&self, order: &Order, head: &Arc<Head>, leader: &Leading, writer: Writer) {
         let whole = writer.whole();
         if let Ok(Some(whole)) = &whole {
-            let stored = StoredResponse::new(Arc::clone(head), intake::own_form(head, whole.clone()));
+            let head = &for_all(head);
+            let stored = self.kept(order, head, whole.clone());
             self.cache.memory.insert(&order.key, Arc::new(stored));
             self.metrics().stored.inc();
         }
@@ -333,8 +337,11 @@ impl Exchange {
     }
 }
 
-/// Passes a body on until its end; ends early, and well, when nobody wants it any more.
-async fn pump(body: &mut Incoming, writer: &mut Writer) -> Result<(), Broken> {
+/// Passes a body on until its end, with what stands around it; ends early when nobody wants it any more.
+async fn pump(body: &mut Incoming, around: Around, writer: &mut Writer) -> Result<(), Broken> {
+    if !writer.write(around.before).await && writer.written() > 0 {
+        return Err(Broken::Abandoned);
+    }
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk.map_err(|error| {
             tracing::warn!(%error, written = writer.written(), "the origin's body broke");
@@ -344,7 +351,19 @@ async fn pump(body: &mut Incoming, writer: &mut Writer) -> Result<(), Broken> {
             return Err(Broken::Abandoned);
         }
     }
+    writer.write(around.behind).await;
     Ok(())
+}
+
+/// The head without what is meant for one client.
+fn for_all(head: &Arc<Head>) -> Arc<Head> {
+    match head.withheld.is_empty() {
+        true => Arc::clone(head),
+        false => Arc::new(Head {
+            withheld: HeaderMap::new(),
+            ..(**head).clone()
+        }),
+    }
 }
 
 /// What a landing means for `request`; `None` when it must fetch alone.
@@ -352,11 +371,7 @@ fn settle(
     landing: Landing<Arc<Arriving>, Arc<StoredResponse>, Arc<origin::Error>>,
     request: &Request,
 ) -> Option<Fetched> {
-    let suits = |head: &Head| {
-        head.vary
-            .as_ref()
-            .is_none_or(|vary| vary.matches(&request.headers))
-    };
+    let suits = |head: &Head| head.suits(&request.headers);
     match landing {
         Landing::Arriving(arriving) => suits(&arriving.head).then_some(Fetched::Arriving(arriving)),
         Landing::Own(arriving) => Some(Fetched::Arriving(arriving)),
@@ -384,28 +399,4 @@ fn abandoned() -> Fetched {
         origin::error::Kind::ProxyInternalError,
         "the fetch was given up",
     )))
-}
-
-impl Order {
-    /// What to ask the origin.
-    fn ask(&self) -> Ask {
-        let condition = self
-            .stored
-            .as_ref()
-            .filter(|_| self.range.is_none())
-            .and_then(|stored| {
-                let conditions = validation::conditions(&stored.head.origin_fields);
-                (!conditions.is_empty()).then(|| Condition {
-                    etag: conditions.etag,
-                    last_modified: conditions.last_modified,
-                    source: Arc::clone(&stored.head.source),
-                })
-            });
-        Ask {
-            path: self.key.path().to_owned(),
-            head: false,
-            condition,
-            range: self.range,
-        }
-    }
 }

@@ -19,16 +19,20 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// The body, and its length: the announced one, or what there was of it. Without either it is too long to be known,
+    /// The body, and its length: the announced one, or if `read_ahead` what there was of it. Without either it is too long to be known,
     /// or there is no room in `budget` to find out.
     pub(super) async fn open(
         mut body: origin::Body,
         length: Option<u64>,
+        read_ahead: bool,
         budget: &Budget,
     ) -> Result<(Self, Option<u64>), Error> {
         let mut begun = VecDeque::new();
         if length.is_some() || matches!(body, origin::Body::Empty) {
             return Ok((Self { begun, body }, Some(length.unwrap_or(0))));
+        }
+        if !read_ahead {
+            return Ok((Self { begun, body }, None));
         }
         let ahead = AHEAD_BYTES_MAX.min(budget.capacity() / 4);
         let Some(_room) = budget.reserve(ahead, ahead) else {

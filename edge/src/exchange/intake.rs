@@ -7,43 +7,44 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    VARY, VIA,
+    VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::fetch::Order;
+use super::order::Order;
 use crate::cache::epoch::Position;
 use crate::cache::policy::directives::{self, RequestDirectives, ResponseDirectives};
 use crate::cache::policy::freshness::{self, Times};
+use crate::cache::policy::partial::Part;
 use crate::cache::policy::storability::{self, NotStored, RequestFacts};
 use crate::cache::policy::{validation, vary};
 use crate::cache::store::{Form, Head, StoredResponse};
 use crate::cache::tag;
 use crate::fields::lists;
-use crate::origin::Answer;
 use crate::representation::coding::{self, Coding};
 use crate::representation::validator::{self, Validators};
 
-/// Fields by which an origin speaks to this cache and to nobody behind it, the strongest first (RFC 9213).
-pub const TARGETED: [HeaderName; 3] = [
-    HeaderName::from_static("portico-cache-control"),
-    HeaderName::from_static("cdn-cache-control"),
-    HeaderName::from_static("surrogate-control"),
-];
-
 /// Fields of the origin that do not go on: made anew for each answer, belonging to one form, or meant for us alone.
-const NOT_SENT_ON: [HeaderName; 11] = [
+const NOT_SENT_ON: [HeaderName; 7] = [
     AGE,
-    VIA,
     ETAG,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
     ACCEPT_RANGES,
-    HeaderName::from_static("cache-status"),
     HeaderName::from_static("surrogate-key"),
     HeaderName::from_static("cache-tag"),
-    HeaderName::from_static("portico-cache-control"),
-    HeaderName::from_static("surrogate-control"),
+];
+
+/// The one field among those that speak to a cache like this one which speaks to every such cache on the way.
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// Digests of the coded bytes, which are others in a form of our own (RFC 9530 sections 2 and 3). Unencoded-Digest is
+/// that of every form, and stays.
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
 ];
 
 /// What becomes of an answer.
@@ -77,22 +78,40 @@ pub fn judge(
     from: Provenance,
 ) -> Judged {
     let settings = order.site.settings();
-    let lifetimes = &order.site.rule(order.key.path()).lifetimes;
-    let directives = directives::effective(&headers, &TARGETED);
+    let rule = order.site.rule(order.key.path());
+    let lifetimes = &rule.lifetimes;
+    let directives = directives::effective(&headers, &settings.targeted);
     let asked = RequestDirectives::parse(&order.headers);
     let facts = RequestFacts::new(&Method::GET, &order.headers, &asked);
-    let mut fields = storability::stored_fields(&headers, &directives);
-    order.site.strip(&mut fields);
+    let (mut fields, mut withheld) = storability::stored_fields(&headers, &directives);
+    order.site.strip(order.key.path(), &mut withheld);
+    order.site.strip(order.key.path(), &mut fields);
     let vary = vary::vary(&fields, &order.headers, &[]).stored();
+    let coding = coding_of(&headers);
+    let part = part_of(order, status, &headers, length).filter(|_| coding == Some(Coding::Identity));
+    // A part is kept by the law of the whole (RFC 9111 section 3.3).
+    let lawful = part.map_or(status, |_| StatusCode::OK);
     let verdict = match &vary {
-        _ if order.range.is_some() => Err(NotStored::Partial),
-        Ok(_) => storability::storable(&facts, status, &headers, &directives, lifetimes, settings.strict),
+        Ok(_) => storability::storable(&facts, lawful, &headers, &directives, lifetimes, settings.terms),
         Err(why) => Err(*why),
     };
-    let coding = coding_of(&headers);
-    let codable = is_codable(status, &headers, &directives, coding, length);
+    let codable = rule.coding && is_codable(status, &headers, &directives, coding, length);
     let validators = Validators::from_fields(&headers);
+    for name in settings
+        .targeted
+        .iter()
+        .filter(|name| **name != CDN_CACHE_CONTROL)
+    {
+        fields.remove(name);
+    }
     dress(&mut fields, &headers, codable, coding);
+    let mut origin_fields = headers;
+    for name in withheld.keys() {
+        origin_fields.remove(name);
+    }
+    if part.is_some() {
+        fields.remove(CONTENT_RANGE);
+    }
     let head = Head {
         id: from.id,
         status,
@@ -100,35 +119,44 @@ pub fn judge(
         source: from.source,
         vary: vary.unwrap_or_default(),
         lifetime: freshness::lifetime(
-            status,
-            &headers,
+            lawful,
+            &origin_fields,
             &directives,
             from.times,
             lifetimes,
-            settings.strict,
+            settings.terms.strict,
         ),
         response_time: from.times.response,
-        initial_age: freshness::corrected_initial_age(&headers, from.times),
+        initial_age: freshness::corrected_initial_age(&origin_fields, from.times),
         position: from.position,
-        tags: tag::tags(&headers).tags,
+        tags: tag::tags(&origin_fields, order.site.name()).tags,
         coding: coding.unwrap_or(Coding::Identity),
         etag: validators.etag,
         last_modified: validators.last_modified,
         codable,
-        origin_fields: headers,
+        part,
+        withheld,
+        origin_fields,
     };
     Judged { head, verdict }
 }
 
-/// `stored` after the origin confirmed it with a 304 (RFC 9111 3.2, 4.3.4), and whether it may stay stored. Its forms
+/// The part that an answer is, of what an application serves. Those of a bucket are asked for because the whole is too
+/// large to be kept.
+fn part_of(order: &Order, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Option<Part> {
+    let wanted = status == StatusCode::PARTIAL_CONTENT && order.site.settings().relays;
+    wanted.then(|| Part::from_fields(headers, length)).flatten()
+}
+
+/// `stored` after the origin confirmed it with the fields `news` (RFC 9111 3.2, 4.3.4), and whether it may stay stored. Its forms
 /// stay, their fields are made anew.
 pub fn freshened(
     stored: &StoredResponse,
     order: &Order,
-    answer: &Answer,
+    news: &HeaderMap,
     from: Provenance,
 ) -> (StoredResponse, Result<(), NotStored>) {
-    let headers = validation::freshen(&stored.head.origin_fields, &answer.headers);
+    let headers = validation::freshen(&stored.head.origin_fields, news);
     let length = stored.own_form().map(|form| form.body.len() as u64);
     let Judged { head, verdict } = judge(order, stored.head.status, headers, length, from);
     let head = Arc::new(head);
@@ -162,8 +190,22 @@ pub fn form(head: &Head, coding: Coding, suffix: &'static str, body: Bytes) -> F
 /// The fields of a form, but for its length.
 pub fn form_fields(head: &Head, coding: Coding, suffix: &str) -> HeaderMap {
     let mut fields = head.fields.clone();
-    if let Some(etag) = form_etag(head, suffix) {
-        fields.insert(ETAG, etag);
+    match form_etag(head, suffix) {
+        Some(etag) => {
+            fields.insert(ETAG, etag);
+        }
+        // What is no entity tag validates nothing here, and goes on as it came.
+        None if suffix.is_empty() => {
+            for value in head.origin_fields.get_all(ETAG) {
+                fields.append(ETAG, value.clone());
+            }
+        }
+        None => {}
+    }
+    if !suffix.is_empty() {
+        for name in &DIGESTS {
+            fields.remove(name);
+        }
     }
     // An unknown coding of the origin's own stays as the origin wrote it.
     if suffix.is_empty() {

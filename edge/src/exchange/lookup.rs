@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use http::Method;
+
 use crate::cache::epoch::{Epochs, Standing};
 use crate::cache::key::Key;
 use crate::cache::policy::directives::RequestDirectives;
-use crate::cache::policy::freshness;
+use crate::cache::policy::partial::Part;
 use crate::cache::policy::staleness::{self, Verdict, Why};
 use crate::cache::status::Forward;
 use crate::cache::store::{Memory, StoredResponse};
 use crate::clock::Timestamp;
 
+use super::answer;
 use super::message::Request;
 
 /// What the cache has to say to a request.
@@ -28,6 +31,10 @@ pub enum Lookup {
         why: Forward,
         /// What is there, to be validated.
         stale: Option<Stale>,
+        /// What is there for other requests: the origin may say that one of these will do (RFC 9111 section 4.1).
+        others: Vec<Arc<StoredResponse>>,
+        /// A part of what is asked for, which may be completed.
+        part: Option<Arc<StoredResponse>>,
     },
     /// The origin would have to be asked, and the client forbids it.
     OnlyIfCached,
@@ -50,52 +57,82 @@ pub fn lookup(
     epochs: &Epochs,
     key: &Key,
     request: &Request,
-    strict: bool,
+    heeds: bool,
     now: Timestamp,
 ) -> Lookup {
     let directives = RequestDirectives::parse(&request.headers);
-    let absent = |why| match directives.only_if_cached {
-        true => Lookup::OnlyIfCached,
-        false => Lookup::Forward { why, stale: None },
-    };
     let Some(entry) = memory.find(key) else {
-        return absent(Forward::UriMiss);
+        return absent(&directives, Vec::new(), None);
     };
-    let mut why = Forward::UriMiss;
+    let (mut others, mut part) = (Vec::new(), None);
     for stored in entry.variants() {
         let standing = standing(epochs, key, stored);
         if standing == Standing::Purged {
             continue;
         }
-        if stored
-            .head
-            .vary
-            .as_ref()
-            .is_some_and(|vary| !vary.matches(&request.headers))
-        {
-            why = Forward::VaryMiss;
+        if !stored.head.suits(&request.headers) {
+            if stored.head.part.is_none() {
+                others.push(Arc::clone(stored));
+            }
             continue;
         }
-        return weigh(
-            stored,
-            &directives,
-            standing == Standing::SoftlyPurged,
-            strict,
-            now,
-        );
+        let purged = standing == Standing::SoftlyPurged;
+        let found = weigh(stored, &directives, purged, heeds, now);
+        let Some(held) = &stored.head.part else {
+            return found;
+        };
+        if matches!(found, Lookup::Fresh(_)) && serves(held, request, stored) {
+            return found;
+        }
+        part = Some(Arc::clone(stored));
     }
-    absent(why)
+    absent(&directives, others, part)
+}
+
+/// Nothing that is stored serves the request.
+fn absent(
+    directives: &RequestDirectives,
+    others: Vec<Arc<StoredResponse>>,
+    part: Option<Arc<StoredResponse>>,
+) -> Lookup {
+    if directives.only_if_cached {
+        return Lookup::OnlyIfCached;
+    }
+    let why = match (&part, others.is_empty()) {
+        (Some(_), _) => Forward::Partial,
+        (None, true) => Forward::UriMiss,
+        (None, false) => Forward::VaryMiss,
+    };
+    Lookup::Forward {
+        why,
+        stale: None,
+        others,
+        part,
+    }
+}
+
+/// Whether a part holds the range that a request asks for (RFC 9111 section 3.3).
+fn serves(part: &Part, request: &Request, stored: &StoredResponse) -> bool {
+    request.method == Method::GET
+        && part.serves(&request.headers).is_some()
+        && answer::if_range_holds(request, &stored.head)
 }
 
 fn weigh(
     stored: &Arc<StoredResponse>,
     request: &RequestDirectives,
     purged: bool,
-    strict: bool,
+    heeds: bool,
     now: Timestamp,
 ) -> Lookup {
     let stored = Arc::clone(stored);
-    match staleness::judge(&stored.head.lifetime, age(&stored, now), request, purged, strict) {
+    match staleness::judge(
+        &stored.head.lifetime,
+        stored.head.age(now),
+        request,
+        purged,
+        heeds,
+    ) {
         Verdict::Fresh => Lookup::Fresh(stored),
         Verdict::StaleAllowed => Lookup::StaleAllowed(stored),
         Verdict::StaleWhileRevalidate => Lookup::WhileRevalidating(stored),
@@ -114,6 +151,8 @@ fn weigh(
                 on_error: stale_if_error_left,
                 purged,
             }),
+            others: Vec::new(),
+            part: None,
         },
     }
 }
@@ -129,9 +168,4 @@ pub fn standing(epochs: &Epochs, key: &Key, stored: &StoredResponse) -> Standing
         stored.vet(as_of);
     }
     standing
-}
-
-/// The age of a stored response (RFC 9111 4.2.3).
-pub fn age(stored: &StoredResponse, now: Timestamp) -> std::time::Duration {
-    freshness::current_age(stored.head.initial_age, stored.head.response_time, now)
 }

@@ -1,6 +1,7 @@
 //! What an exchange is given and what it gives back: one shape for every version of HTTP.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -61,6 +62,31 @@ pub struct Response {
     pub body: Body,
     /// What is to be written down when the last byte has left.
     pub record: Box<Record>,
+}
+
+/// The answer to a request: at hand already, as nearly all are, or still to come. What is at hand costs no future, and
+/// what is to come has a place of its own, so that the many do not carry the size of the few.
+pub enum Answering {
+    /// At hand.
+    Now(Response),
+    /// To come.
+    Later(Pin<Box<dyn Future<Output = Response> + Send>>),
+}
+
+impl Answering {
+    /// The answer that `future` will give.
+    pub fn later(future: impl Future<Output = Response> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+impl std::fmt::Debug for Answering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Now(response) => f.debug_tuple("Now").field(response).finish(),
+            Self::Later(_) => f.write_str("Later(..)"),
+        }
+    }
 }
 
 /// The body of an answer.

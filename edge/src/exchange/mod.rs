@@ -3,19 +3,27 @@
 //! [`Exchange::run`] is the only place that sequences; everything it calls answers a question. It knows no version of
 //! HTTP, and it reads the clock once for the decision.
 
+mod answer;
+mod confirm;
 pub mod error;
 pub mod fetch;
+mod head;
 mod incoming;
+mod inspect;
 pub mod intake;
+mod invalidate;
 pub mod lookup;
 pub mod message;
+pub mod order;
 mod own;
+mod partial;
 mod parts;
 pub mod recode;
 pub mod record;
 pub mod respond;
 mod revalidate;
 pub mod select;
+pub mod warm;
 
 use std::io;
 use std::sync::Arc;
@@ -28,21 +36,21 @@ use http::{Method, StatusCode};
 use tokio::runtime::Handle;
 
 use self::error::Failure;
-use self::fetch::{Arriving, Fetched, Order};
+use self::fetch::{Arriving, Fetched};
 use self::lookup::{Lookup, Stale};
-use self::message::{Request, Response};
+use self::message::{Answering, Request, Response};
+use self::order::Order;
 pub use self::own::Refused;
 pub use self::parts::{Cache, Parts, PurgeMethod, Routes};
 use self::record::{Metrics, Sinks};
 use self::select::Subject;
+pub use self::warm::{BadUrl, Warmed};
 use crate::cache::key::Key;
-use crate::cache::policy::storability::NotStored;
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
 use crate::cache::store::StoredResponse;
 use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
 use crate::origin::{self, AskedRange};
-use crate::representation::range::{self, Selection};
 use crate::site::Site;
 use crate::telemetry::metrics::Label as _;
 
@@ -120,7 +128,12 @@ impl Exchange {
     }
 
     /// Answers a request.
-    pub async fn run(self: &Arc<Self>, request: Request) -> Response {
+    pub fn run(self: &Arc<Self>, request: Request) -> Answering {
+        let exchange = Arc::clone(self);
+        Answering::later(async move { exchange.proceed(request).await })
+    }
+
+    async fn proceed(self: &Arc<Self>, request: Request) -> Response {
         if request.target.path() == READY_PATH {
             return self.ready(request);
         }
@@ -142,25 +155,37 @@ impl Exchange {
             key,
         };
         let now = self.clock.now();
-        let strict = routed.site.settings().strict;
+        let heeds = routed.site.settings().terms.request_directives;
         match lookup::lookup(
             &self.cache.memory,
             &self.cache.epochs,
             &routed.key,
             &request,
-            strict,
+            heeds,
             now,
         ) {
             Lookup::Fresh(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::StaleAllowed(stored) => self.hit(request, &routed, stored, None).await,
             Lookup::WhileRevalidating(stored) => {
-                if let Some(order) = order(&request, &routed, Some(Arc::clone(&stored))) {
+                if let Some(order) = Order::new(&request, &routed, Some(Arc::clone(&stored)), Vec::new()) {
                     self.revalidate(order);
                 }
                 self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate))
                     .await
             }
-            Lookup::Forward { why, stale } => self.forward(request, &routed, why, stale).await,
+            Lookup::Forward {
+                why,
+                stale,
+                others,
+                part,
+            } => {
+                let stored = stale.as_ref().map(|stale| Arc::clone(&stale.stored));
+                let order = Order::new(&request, &routed, stored, others);
+                let Some(order) = order.map(|order| self.narrowed(order, &request, part)) else {
+                    return self.fail(request, Some(&routed.site), error::no_origin());
+                };
+                self.forward(request, &routed, order, why, stale).await
+            }
             Lookup::OnlyIfCached => self.fail(request, Some(&routed.site), Failure::OnlyIfCached),
         }
     }
@@ -172,7 +197,7 @@ impl Exchange {
         stored: Arc<StoredResponse>,
         detail: Option<Detail>,
     ) -> Response {
-        let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
+        let ttl = stored.head.lifetime.ttl(stored.head.age(self.clock.now()));
         let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
         let (outcome, detail) = match detail {
             None if ttl < 0 => (Outcome::HitStale, None),
@@ -188,28 +213,43 @@ impl Exchange {
             .await
     }
 
+    /// The order for less than the whole, where that is enough: for the range that is asked for when nothing is there
+    /// and nobody fetches the whole, or for what is missing of the part that is there.
+    fn narrowed(&self, mut order: Order, request: &Request, part: Option<Arc<StoredResponse>>) -> Order {
+        let is_absent = order.stored.is_none() && order.site.settings().relays;
+        if is_absent && !self.cache.flights.contains(&order.key) {
+            order.range = partial::forwarded(request);
+        }
+        order.complete(part.filter(|_| !request.headers.contains_key(RANGE)))
+    }
+
     /// Asks the origin, and answers with what came: a new response, the stored one confirmed, or the stale one after all.
     async fn forward(
         self: &Arc<Self>,
         request: Request,
         routed: &Routed,
+        order: Order,
         why: Forward,
         stale: Option<Stale>,
     ) -> Response {
-        let stored = stale.as_ref().map(|stale| Arc::clone(&stale.stored));
-        let Some(order) = order(&request, routed, stored) else {
-            return self.fail(request, Some(&routed.site), error::no_origin());
+        let asked_back = order.asked_back().next().is_some();
+        let came = match order.head || (order.range.is_some() && order.part.is_none()) {
+            // Nobody else can be told the same.
+            true => fetch::Outcome {
+                fetched: self.fetch_alone(order.clone(), &request).await,
+                collapsed: false,
+            },
+            false => self.fetch(order.clone(), &request, stale.as_ref()).await,
         };
-        let came = self.fetch(order.clone(), &request, stale.as_ref()).await;
         let forwarded = Forwarded {
             why,
             collapsed: came.collapsed,
         };
         match came.fetched {
             // Another exchange had stored it before this one could ask.
-            Fetched::Stored(stored) if stale.is_none() => self.hit(request, routed, stored, None).await,
+            Fetched::Stored(stored) if !asked_back => self.hit(request, routed, stored, None).await,
             Fetched::Stored(stored) => {
-                let ttl = stored.head.lifetime.ttl(lookup::age(&stored, self.clock.now()));
+                let ttl = stored.head.lifetime.ttl(stored.head.age(self.clock.now()));
                 let is_kept = self.cache.memory.find(&routed.key).is_some();
                 let status = Status {
                     handling: forwarded.to(Some(304), is_kept, Some(ttl)),
@@ -232,7 +272,7 @@ impl Exchange {
                         .fall_back(request, routed, stale, forwarded, &fetch::broken())
                         .await;
                 }
-                let arriving = match asked_range(&request, &arriving) {
+                let arriving = match order::of_large(&request, &arriving) {
                     Some(range) => self.fetch_range(order, range, &request, arriving).await,
                     None => arriving,
                 };
@@ -255,7 +295,9 @@ impl Exchange {
         forwarded: Forwarded,
     ) -> Response {
         let stored = arriving.not_stored.is_none();
-        let handling = forwarded.to(Some(arriving.head.status.as_u16()), stored, None);
+        let head = &arriving.head;
+        let ttl = stored.then(|| head.lifetime.ttl(head.age(self.clock.now())));
+        let handling = forwarded.to(Some(head.status.as_u16()), stored, ttl);
         let status = Status {
             handling,
             detail: arriving.not_stored.map(Detail::NotStored),
@@ -284,7 +326,7 @@ impl Exchange {
                 handling: forwarded.to(None, false, None),
                 detail: Some(Detail::OriginFailed(error.kind.token())),
             };
-            let status = status.write(&routed.routes.name);
+            let status = status.write(&routed.routes.name, None);
             response.headers.insert(respond::CACHE_STATUS, status);
             return response;
         };
@@ -343,39 +385,5 @@ impl Forwarded {
             collapsed: self.collapsed,
             ttl,
         }
-    }
-}
-
-/// What to fetch for a request; `None` when its site's origin is gone from the configuration.
-fn order(request: &Request, routed: &Routed, stored: Option<Arc<StoredResponse>>) -> Option<Order> {
-    Some(Order {
-        origin: routed.routes.origins.find(&routed.site.settings().origin)?,
-        site: Arc::clone(&routed.site),
-        key: routed.key.clone(),
-        headers: request.headers.clone(),
-        stored,
-        range: None,
-    })
-}
-
-/// The single range that `request` asks of a body too large to be kept: the origin is asked for that alone.
-fn asked_range(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
-    if arriving.not_stored != Some(NotStored::TooLarge) || request.method != Method::GET {
-        return None;
-    }
-    // A part of one coding is of no use to a client that has to be given another.
-    if !select::takes_own(&request.headers, &arriving.head) {
-        return None;
-    }
-    let asked = request.headers.get(RANGE)?;
-    if !respond::if_range_holds(request, &arriving.head) {
-        return None;
-    }
-    match range::select(asked, arriving.length?) {
-        Selection::Single(part) => Some(AskedRange::From {
-            first: part.start,
-            last: Some(part.end - 1),
-        }),
-        _ => None,
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use http::header::{REFERER, USER_AGENT};
 use http::uri::PathAndQuery;
+use http::{HeaderValue, StatusCode};
 
 use super::message::Request;
 use crate::cache::policy::storability::NotStored;
@@ -41,8 +41,12 @@ pub struct Record(Then);
 /// What is counted and logged.
 struct Write {
     sinks: Arc<Sinks>,
+    request: Request,
+    site: Arc<str>,
+    status: StatusCode,
     outcome: Option<Outcome>,
-    entry: Entry,
+    first_byte: std::time::Duration,
+    coding: &'static str,
 }
 
 /// What follows when the last byte has left.
@@ -60,7 +64,7 @@ enum Then {
 impl std::fmt::Debug for Then {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Write(write) => write.entry.fmt(f),
+            Self::Write(write) => write.request.fmt(f),
             Self::Tell(_) => f.write_str("Tell(..)"),
         }
     }
@@ -75,30 +79,14 @@ impl Record {
         status: StatusCode,
         outcome: Option<Outcome>,
     ) -> Self {
-        let field = |name| request.headers.get(name).cloned();
-        let entry = Entry {
-            scheme: request.scheme.token(),
-            version: request.version,
-            status,
-            client: request.client,
-            referer: field(REFERER),
-            user_agent: field(USER_AGENT),
-            bytes: 0,
-            received: request.received,
-            duration: std::time::Duration::ZERO,
-            first_byte: sinks.clock.now().since(request.received),
-            cache: outcome.map_or("-", Label::token),
-            coding: "-",
-            site: Arc::clone(site),
-            end: End::Whole.token(),
-            method: request.method,
-            host: request.host,
-            target: request.target,
-        };
         Self(Then::Write(Write {
+            first_byte: sinks.clock.now().since(request.received),
             sinks: Arc::clone(sinks),
+            request,
+            site: Arc::clone(site),
+            status,
             outcome,
-            entry,
+            coding: "-",
         }))
     }
 
@@ -110,32 +98,55 @@ impl Record {
     /// Notes the coding of the body.
     pub fn set_coding(&mut self, coding: Coding) {
         if let Then::Write(write) = &mut self.0 {
-            write.entry.coding = coding.token();
+            write.coding = coding.token();
         }
     }
 
     /// Writes the exchange down: `sent` bytes of the body left.
     pub fn finish(self: Box<Self>, sent: u64, end: End) {
-        let (sinks, outcome, mut entry) = match self.0 {
+        let write = match self.0 {
             Then::Tell(observer) => return observer(sent, end),
-            Then::Write(write) => (write.sinks, write.outcome, write.entry),
+            Then::Write(write) => write,
         };
-        let Sinks {
-            metrics,
-            access,
-            clock,
-        } = &*sinks;
-        entry.bytes = sent;
-        entry.end = end.token();
-        entry.duration = clock.now().since(entry.received);
-        metrics.responses.inc(Class::of(entry.status));
+        let metrics = &write.sinks.metrics;
+        metrics.responses.inc(Class::of(write.status));
         metrics.sent_bytes.add(sent);
         metrics.ends.inc(end);
-        metrics.first_byte.observe(entry.first_byte);
-        if let Some(outcome) = outcome {
+        metrics.first_byte.observe(write.first_byte);
+        if let Some(outcome) = write.outcome {
             metrics.outcomes.inc(outcome);
         }
-        access.push(entry);
+        write.log(sent, end);
+    }
+}
+
+impl Write {
+    fn log(&self, sent: u64, end: End) {
+        let Sinks { access, clock, .. } = &*self.sinks;
+        let request = &self.request;
+        if !access.wants(request.received, request.client, self.status) {
+            return;
+        }
+        let field = |name| request.headers.get(name).map(HeaderValue::as_bytes);
+        access.push(&Entry {
+            method: request.method.as_str(),
+            scheme: request.scheme.token(),
+            host: &request.host,
+            target: request.target.as_str(),
+            version: request.version,
+            status: self.status,
+            client: request.client,
+            referer: field(REFERER),
+            user_agent: field(USER_AGENT),
+            bytes: sent,
+            received: request.received,
+            duration: clock.now().since(request.received),
+            first_byte: self.first_byte,
+            cache: self.outcome.map_or("-", Label::token),
+            coding: self.coding,
+            site: &self.site,
+            end: end.token(),
+        });
     }
 }
 

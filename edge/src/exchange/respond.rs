@@ -1,38 +1,26 @@
 //! From a stored or arriving response to an answer: which form, then preconditions, then range, then the fields that
 //! are made anew each time (RFC 9110 sections 12, 13, 14).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{
-    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, DATE, ETAG, IF_RANGE, RANGE, VIA,
-};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, ETAG, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use super::answer::{Answer, arriving_answer, evaluate, is_missing, missing, whole};
 use super::message::{Body, Request, Response, Scheme};
 use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
 use super::{Exchange, Routed, error, intake, recode};
-use crate::cache::inflight::Reader;
-use crate::cache::policy::freshness;
 use crate::cache::status::{Outcome, Status};
-use crate::cache::store::{Form, Head};
-use crate::clock::Timestamp;
+use crate::cache::store::Head;
 use crate::fields::dates;
 use crate::representation::coding::Coding;
-use crate::representation::encoder::{self};
-use crate::representation::precondition::{self, Current};
-use crate::representation::range::{self, Multipart, Selection};
+use crate::representation::precondition;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
-/// The suffixes of every form that may have been given out, the decoded one among them.
-const SUFFIXES: [&str; 1 + encoder::SUFFIXES.len()] = {
-    let [a, b, c, d, e, f] = encoder::SUFFIXES;
-    [recode::DECODED, a, b, c, d, e, f]
-};
+/// The largest delta-seconds (RFC 9111 section 1.2.2).
+const AGE_MAX: u64 = 1 << 31;
 
 impl Exchange {
     /// Answers `request` with `subject`.
@@ -53,7 +41,7 @@ impl Exchange {
             Plan::Refused => return self.fail(request, Some(&routed.site), error::Failure::NotAcceptable),
         };
         let conditions = match head.status {
-            StatusCode::OK => evaluate(&request, &head, etag.as_ref()),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => evaluate(&request, &head, etag.as_ref()),
             _ => precondition::Outcome::Proceed,
         };
         let mut answer = match conditions {
@@ -98,10 +86,10 @@ impl Exchange {
         let head = subject.head();
         let is_head = request.method == Method::HEAD;
         match (plan, subject) {
-            (Plan::Ready(form), _) => Ok(whole(request, head, &form, etag)),
+            (Plan::Ready(form), _) => Ok(whole(request, routed, head, &form, etag)),
             (Plan::AsItComes, Subject::Arriving(arriving)) => {
                 let mut fields = intake::form_fields(head, head.coding, "");
-                if head.status == StatusCode::NOT_FOUND || head.status == StatusCode::GONE {
+                if is_missing(head.status, routed) {
                     return Ok(missing(head, fields, routed));
                 }
                 if let Some(length) = arriving.length {
@@ -149,7 +137,7 @@ impl Exchange {
     ) -> Result<Answer, error::Failure> {
         let head = subject.head();
         match self.follow_form(&routed.key, subject, coding).await {
-            Some(recode::Following::Made(form)) => Ok(whole(request, head, &form, etag)),
+            Some(recode::Following::Made(form)) => Ok(whole(request, routed, head, &form, etag)),
             Some(recode::Following::Reader(reader)) => {
                 let fields = intake::form_fields(head, coding, suffix);
                 Ok(Answer {
@@ -165,7 +153,7 @@ impl Exchange {
                 Subject::Stored(stored) => {
                     let own = stored.own_form().ok_or_else(error::no_origin)?;
                     let etag = own.fields.get(ETAG).cloned();
-                    Ok(whole(request, head, own, etag.as_ref()))
+                    Ok(whole(request, routed, head, own, etag.as_ref()))
                 }
                 Subject::Arriving(arriving) => {
                     let reader = arriving.reader().ok_or_else(error::no_origin)?;
@@ -194,15 +182,21 @@ impl Exchange {
         outcome: Outcome,
     ) {
         let now = self.clock.now();
-        let age = freshness::current_age(head.initial_age, head.response_time, now).as_secs();
+        let age = head.age(now).as_secs().min(AGE_MAX);
         // RFC 9111 section 5.1: an Age says that this was not made for the client just now.
         if age > 0 || !matches!(outcome, Outcome::Miss | Outcome::Collapsed) {
             answer.fields.insert(AGE, HeaderValue::from(age));
         }
+        if outcome == Outcome::Miss {
+            answer.fields.extend(head.withheld.clone());
+        }
         self.dress(answer, routed, request.scheme);
         let fields = &mut answer.fields;
-        fields.insert(CACHE_STATUS, status.write(&routed.routes.name));
-        if routed.site.settings().x_cache {
+        // RFC 9211 section 2: each cache adds itself behind those nearer to the origin.
+        let settings = routed.site.settings();
+        let key = settings.cache_status_key.then_some(&routed.key);
+        fields.append(CACHE_STATUS, status.write(&routed.routes.name, key));
+        if settings.x_cache {
             fields.insert(
                 X_CACHE,
                 HeaderValue::from_static(crate::telemetry::metrics::Label::token(outcome)),
@@ -226,206 +220,10 @@ impl Exchange {
                 answer.fields.insert(name.clone(), value.clone());
             }
         }
-        answer.fields.insert(VIA, routed.routes.via.clone());
+        // RFC 9110 section 7.6.3.
+        answer.fields.append(VIA, routed.routes.via.clone());
     }
 }
 
 /// `Cache-Status` (RFC 9211).
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
-/// An answer in the making.
-struct Answer {
-    status: StatusCode,
-    fields: HeaderMap,
-    body: Body,
-    coding: Coding,
-}
-
-impl Answer {
-    fn bare(status: StatusCode, fields: HeaderMap) -> Self {
-        Self {
-            status,
-            fields,
-            body: Body::Empty,
-            coding: Coding::Identity,
-        }
-    }
-
-    /// RFC 9110 15.4.5: the fields that a 200 would have had, but for those that describe a content.
-    fn not_modified(head: &Head, etag: Option<HeaderValue>) -> Self {
-        let mut fields = head.fields.clone();
-        for name in [
-            CONTENT_TYPE,
-            CONTENT_LANGUAGE,
-            CONTENT_ENCODING,
-            CONTENT_LENGTH,
-            CONTENT_RANGE,
-        ] {
-            fields.remove(name);
-        }
-        if let Some(etag) = etag {
-            fields.insert(ETAG, etag);
-        }
-        Self::bare(StatusCode::NOT_MODIFIED, fields)
-    }
-
-    fn unsatisfiable(length: u64) -> Self {
-        let mut answer = Self::bare(StatusCode::RANGE_NOT_SATISFIABLE, HeaderMap::new());
-        answer
-            .fields
-            .insert(CONTENT_RANGE, range::unsatisfied_range(length));
-        answer
-    }
-}
-
-fn evaluate(request: &Request, head: &Head, etag: Option<&HeaderValue>) -> precondition::Outcome {
-    let current = Current {
-        etag,
-        base: head.etag.as_ref(),
-        suffixes: &SUFFIXES,
-        last_modified: head.last_modified.or_else(|| date_of(head)),
-    };
-    precondition::evaluate(&request.method, &request.headers, &current)
-}
-
-/// Whether the `If-Range` of a request, if there is one, names the origin's own form of `head`.
-pub(super) fn if_range_holds(request: &Request, head: &Head) -> bool {
-    precondition::if_range(
-        &request.headers,
-        head.etag.as_ref(),
-        head.last_modified,
-        date_of(head),
-    )
-}
-
-fn date_of(head: &Head) -> Option<Timestamp> {
-    head.origin_fields.get(DATE).and_then(dates::parse)
-}
-
-/// What the request's `Range` selects of `length` bytes: RFC 9110 14.2 and 13.1.5.
-fn selection(request: &Request, head: &Head, etag: Option<&HeaderValue>, length: u64) -> Selection {
-    let Some(asked) = request.headers.get(RANGE) else {
-        return Selection::Whole;
-    };
-    let suits = head.status == StatusCode::OK && request.method == Method::GET;
-    let holds = || precondition::if_range(&request.headers, etag, head.last_modified, date_of(head));
-    if suits && (!request.headers.contains_key(IF_RANGE) || holds()) {
-        range::select(asked, length)
-    } else {
-        Selection::Whole
-    }
-}
-
-/// The answer with a form that is all there.
-fn whole(request: &Request, head: &Head, form: &Form, etag: Option<&HeaderValue>) -> Answer {
-    let mut fields = form.fields.clone();
-    let mut body = form.body.clone();
-    let mut status = head.status;
-    if status == StatusCode::OK {
-        fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    } else if body.is_empty() && (status == StatusCode::NOT_FOUND || status == StatusCode::GONE) {
-        body = error::fill(&mut fields, status, request.target.path());
-        fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
-    }
-    let total = body.len() as u64;
-    match selection(request, head, etag, total) {
-        Selection::Whole => {}
-        Selection::Unsatisfiable => return Answer::unsatisfiable(total),
-        Selection::Single(part) => {
-            status = StatusCode::PARTIAL_CONTENT;
-            fields.insert(CONTENT_RANGE, range::content_range(&part, total));
-            fields.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-            body = slice(&body, part.start, part.end);
-        }
-        Selection::Multiple(parts) => return multipart(fields, &body, etag, parts, form.coding),
-    }
-    let body = match request.method == Method::HEAD || body.is_empty() {
-        true => Body::Empty,
-        false => Body::Full(body),
-    };
-    Answer {
-        status,
-        fields,
-        body,
-        coding: form.coding,
-    }
-}
-
-/// RFC 9110 14.6.
-fn multipart(
-    mut fields: HeaderMap,
-    body: &Bytes,
-    etag: Option<&HeaderValue>,
-    parts: Vec<std::ops::Range<u64>>,
-    coding: Coding,
-) -> Answer {
-    let seed = etag.map_or(&b""[..], HeaderValue::as_bytes);
-    let multipart = Multipart::new(seed, fields.get(CONTENT_TYPE), body.len() as u64, parts);
-    fields.insert(CONTENT_TYPE, multipart.content_type().clone());
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(multipart.content_length()));
-    let mut pieces = VecDeque::with_capacity(multipart.parts().len() * 2 + 1);
-    for part in multipart.parts() {
-        pieces.push_back(part.head.clone());
-        pieces.push_back(slice(body, part.range.start, part.range.end));
-    }
-    pieces.push_back(multipart.tail());
-    Answer {
-        status: StatusCode::PARTIAL_CONTENT,
-        fields,
-        body: Body::Parts(pieces),
-        coding,
-    }
-}
-
-/// The answer with the origin's own form while it arrives. Several ranges are answered with the whole: RFC 9110 14.2
-/// leaves that to us, and the parts would have to wait for one another.
-fn arriving_answer(
-    request: &Request,
-    head: &Head,
-    mut fields: HeaderMap,
-    length: Option<u64>,
-    reader: Option<Reader>,
-    etag: Option<&HeaderValue>,
-) -> Answer {
-    let mut status = head.status;
-    let mut reader = reader;
-    if status == StatusCode::OK {
-        fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    }
-    if let Some(total) = length {
-        match selection(request, head, etag, total) {
-            Selection::Whole | Selection::Multiple(_) => {}
-            Selection::Unsatisfiable => return Answer::unsatisfiable(total),
-            Selection::Single(part) => {
-                status = StatusCode::PARTIAL_CONTENT;
-                fields.insert(CONTENT_RANGE, range::content_range(&part, total));
-                fields.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-                reader = reader.map(|reader| reader.narrowed(part.start, part.end - part.start));
-            }
-        }
-    }
-    let body = reader.map_or(Body::Empty, Body::Inflight);
-    Answer {
-        status,
-        fields,
-        body,
-        coding: head.coding,
-    }
-}
-
-/// A 404 or 410 that has just come: S3's own body is XML for machines, so it gets one that suits the path.
-fn missing(head: &Head, mut fields: HeaderMap, routed: &Routed) -> Answer {
-    let body = error::fill(&mut fields, head.status, routed.key.path());
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
-    Answer {
-        status: head.status,
-        fields,
-        body: Body::Full(body),
-        coding: Coding::Identity,
-    }
-}
-
-fn slice(body: &Bytes, start: u64, end: u64) -> Bytes {
-    let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(body.len());
-    body.slice(at(start)..at(end).max(at(start)))
-}

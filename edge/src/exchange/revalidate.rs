@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Exchange;
-use super::fetch::Order;
+use super::order::Order;
 
 /// How many keys may be revalidated at once.
 const REVALIDATIONS_MAX: usize = 256;

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, RANGE};
+use http::{HeaderMap, StatusCode};
 
 use super::fetch::Arriving;
 use super::recode;
@@ -48,7 +48,8 @@ pub(super) enum Plan {
 /// range is asked for: then only what is there takes part.
 pub(super) fn plan(request: &HeaderMap, subject: &Subject) -> Plan {
     let head = subject.head();
-    if !head.codable && head.coding == Coding::Identity {
+    let is_part = head.status == StatusCode::PARTIAL_CONTENT;
+    if is_part || (!head.codable && head.coding == Coding::Identity) {
         return match subject {
             Subject::Stored(stored) => stored
                 .own_form()

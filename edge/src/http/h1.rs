@@ -45,7 +45,7 @@ pub(super) async fn serve<A: Answer>(
     visit: Arc<Visit<A>>,
 ) -> Result<(), hyper::Error> {
     let pulse = Arc::clone(&visit.pulse);
-    let service = service_fn(move |request| Arc::clone(&visit).answer(request));
+    let service = service_fn(move |request| visit.answer(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(link), service));
     let mut wound = false;
     std::future::poll_fn(|cx| {

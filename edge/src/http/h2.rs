@@ -48,7 +48,7 @@ pub(super) async fn serve<A: Answer>(
 ) -> Result<(), hyper::Error> {
     let pulse = Arc::clone(&visit.pulse);
     let link = SharedLink::new(link);
-    let service = service_fn(move |request| Arc::clone(&visit).answer(request));
+    let service = service_fn(move |request| visit.answer(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(link.clone()), service));
     let mut wound = false;
     std::future::poll_fn(|cx| {

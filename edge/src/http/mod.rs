@@ -31,14 +31,14 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::drain::Drain;
 use crate::exchange::error::Failure;
-use crate::exchange::message::{Request, Response, Scheme};
+use crate::exchange::message::{Answering, Request, Response, Scheme};
 use crate::exchange::{Exchange, Refused};
 use crate::telemetry::metrics::Registry;
 
 /// What gives the answers: the exchange, or a test in its place.
 pub trait Answer: Send + Sync + 'static {
     /// Answers a request.
-    fn run(self: &Arc<Self>, request: Request) -> impl Future<Output = Response> + Send;
+    fn run(self: &Arc<Self>, request: Request) -> Answering;
     /// Answers a request on a listener that only redirects.
     fn redirect(self: &Arc<Self>, request: Request) -> Response;
     /// Answers what did not become a request, or one whose answer failed.
@@ -46,7 +46,7 @@ pub trait Answer: Send + Sync + 'static {
 }
 
 impl Answer for Exchange {
-    fn run(self: &Arc<Self>, request: Request) -> impl Future<Output = Response> + Send {
+    fn run(self: &Arc<Self>, request: Request) -> Answering {
         Self::run(self, request)
     }
 

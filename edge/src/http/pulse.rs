@@ -1,7 +1,8 @@
 //! One connection's vital signs: what its parts report, and what the watchdog decides about it.
 //!
-//! The connection and its requests only count here, with relaxed atomics; nothing on the hot path looks at a clock.
-//! `watchdog` reads the counts, and a verdict wakes the connection, which carries it out.
+//! The connection and its requests only count here; nothing on the hot path looks at a clock. Only the connection's own
+//! thread counts, so a count is a load and a store and no locked instruction; others may read. `watchdog` reads the
+//! counts, and a verdict wakes the connection, which carries it out.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -142,11 +143,13 @@ impl Pulse {
     }
 
     pub(super) fn count_read(&self, bytes: u64) {
-        self.read.fetch_add(bytes, Ordering::Relaxed);
+        let read = self.read.load(Ordering::Relaxed);
+        self.read.store(read.wrapping_add(bytes), Ordering::Relaxed);
     }
 
     pub(super) fn count_written(&self, bytes: u64) {
-        self.written.fetch_add(bytes, Ordering::Relaxed);
+        let written = self.written.load(Ordering::Relaxed);
+        self.written.store(written.wrapping_add(bytes), Ordering::Relaxed);
     }
 
     /// How many requests have reached the service.
@@ -256,9 +259,9 @@ pub(super) struct UnderWay {
 impl UnderWay {
     /// A request has reached the service: it waits for us.
     pub(super) fn begin(pulse: &Arc<Pulse>) -> Self {
-        pulse.requests.fetch_add(1, Ordering::Relaxed);
-        pulse.under_way.fetch_add(1, Ordering::Relaxed);
-        pulse.on_us.fetch_add(1, Ordering::Relaxed);
+        more(&pulse.requests);
+        more(&pulse.under_way);
+        more(&pulse.on_us);
         Self {
             pulse: Arc::clone(pulse),
             on_us: true,
@@ -277,9 +280,9 @@ impl UnderWay {
         }
         self.on_us = on_us;
         if on_us {
-            self.pulse.on_us.fetch_add(1, Ordering::Relaxed);
+            more(&self.pulse.on_us);
         } else {
-            self.pulse.on_us.fetch_sub(1, Ordering::Relaxed);
+            fewer(&self.pulse.on_us);
         }
     }
 }
@@ -287,8 +290,16 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.set_on_us(false);
-        self.pulse.under_way.fetch_sub(1, Ordering::Relaxed);
+        fewer(&self.pulse.under_way);
     }
+}
+
+fn more(count: &AtomicU32) {
+    count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}
+
+fn fewer(count: &AtomicU32) {
+    count.store(count.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One request: validated, answered, and turned back into what hyper sends.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -10,7 +11,6 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use pin_project_lite::pin_project;
 
 use super::body::Outgoing;
 use super::metrics::{Metrics, RequestRefused};
@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::drain::{Drain, panic_message};
 use crate::exchange::Refused;
 use crate::exchange::error::Failure;
-use crate::exchange::message::{Body, Request, Response};
+use crate::exchange::message::{Answering, Body, Request, Response};
 
 /// What the requests of one connection share.
 pub(super) struct Visit<A> {
@@ -34,12 +34,41 @@ pub(super) struct Visit<A> {
     pub pulse: Arc<Pulse>,
 }
 
+/// What one request is answered by, without the request itself.
+struct Asked<A> {
+    visit: Arc<Visit<A>>,
+    under_way: UnderWay,
+    known: Known,
+    arrival: Arrival,
+    version: Version,
+    head_only: bool,
+    /// The connection ends with this answer.
+    is_last: bool,
+}
+
+/// What hyper waits for: the answer itself, or the future that gives it. A panic on the way is a 500 of that request
+/// alone, so it never fails.
+pub(super) enum Answered {
+    Now(Option<http::Response<Outgoing>>),
+    Later(Pin<Box<dyn Future<Output = http::Response<Outgoing>> + Send>>),
+}
+
+impl Future for Answered {
+    type Output = Result<http::Response<Outgoing>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Now(response) => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Self::Later(future) => future.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
 impl<A: Answer> Visit<A> {
-    /// Answers one request. Never fails: a panic becomes a 500 of that request alone.
-    pub(super) async fn answer(
-        self: Arc<Self>,
-        request: http::Request<Incoming>,
-    ) -> Result<http::Response<Outgoing>, Infallible> {
+    /// Answers one request.
+    pub(super) fn answer(self: &Arc<Self>, request: http::Request<Incoming>) -> Answered {
         let under_way = UnderWay::begin(&self.pulse);
         let (head, content) = request.into_parts();
         let arrival = Arrival {
@@ -48,55 +77,76 @@ impl<A: Answer> Visit<A> {
             received: self.clock.now(),
             has_content: !content.is_end_stream(),
         };
-        let known = Known::of(&head);
-        let (head_only, version) = (head.method == Method::HEAD, head.version);
-        let mut last = arrival.has_content;
-        let response = match request::validate(head, arrival, self.limits) {
-            Ok(request) => match (Caught {
-                future: self.ask(request),
-            })
-            .await
-            {
-                Ok(response) => response,
-                Err(panic) => {
-                    self.drain.count_panic();
-                    tracing::error!(
-                        host = known.host(),
-                        target = known.target(),
-                        message = panic_message(&*panic),
-                        "an exchange panicked"
-                    );
-                    self.answer
-                        .refuse(known.refused(version, arrival), Failure::Panicked)
-                }
-            },
-            Err(rejection) => {
-                last = true;
-                self.pulse.set_refused();
-                if let Some(why) = RequestRefused::of(&rejection.failure) {
-                    self.metrics.refused.inc(why);
-                }
-                self.answer.refuse(rejection.refused, rejection.failure)
-            }
+        let asked = Asked {
+            visit: Arc::clone(self),
+            under_way,
+            known: Known::of(&head),
+            arrival,
+            version: head.version,
+            head_only: head.method == Method::HEAD,
+            is_last: arrival.has_content,
         };
-        if arrival.has_content {
-            self.pulse.want_linger();
+        let request = match request::validate(head, arrival, self.limits) {
+            Ok(request) => request,
+            Err(rejection) => return Answered::Now(Some(asked.reject(*rejection))),
+        };
+        match catch_unwind(AssertUnwindSafe(|| self.ask(request))) {
+            Ok(Answering::Now(response)) => Answered::Now(Some(asked.finish(response))),
+            Ok(Answering::Later(future)) => Answered::Later(Box::pin(async move {
+                match (Caught { future }).await {
+                    Ok(response) => asked.finish(response),
+                    Err(panic) => asked.panicked(&*panic),
+                }
+            })),
+            Err(panic) => Answered::Now(Some(asked.panicked(&*panic))),
         }
-        let mut response = outgoing(response, head_only, under_way);
+    }
+
+    fn ask(&self, request: Request) -> Answering {
+        match self.client.kind {
+            Kind::Redirect => Answering::Now(self.answer.redirect(request)),
+            Kind::Https | Kind::Plain => self.answer.run(request),
+        }
+    }
+}
+
+impl<A: Answer> Asked<A> {
+    fn reject(mut self, rejection: request::Rejection) -> http::Response<Outgoing> {
+        self.is_last = true;
+        self.visit.pulse.set_refused();
+        if let Some(why) = RequestRefused::of(&rejection.failure) {
+            self.visit.metrics.refused.inc(why);
+        }
+        let response = self.visit.answer.refuse(rejection.refused, rejection.failure);
+        self.finish(response)
+    }
+
+    fn panicked(self, panic: &(dyn Any + Send)) -> http::Response<Outgoing> {
+        self.visit.drain.count_panic();
+        tracing::error!(
+            host = self.known.host(),
+            target = self.known.target(),
+            message = panic_message(panic),
+            "an exchange panicked"
+        );
+        let refused = self.known.refused(self.version, self.arrival);
+        let response = self.visit.answer.refuse(refused, Failure::Panicked);
+        self.finish(response)
+    }
+
+    /// Turns an answer into what hyper sends.
+    fn finish(self, response: Response) -> http::Response<Outgoing> {
+        if self.arrival.has_content {
+            self.visit.pulse.want_linger();
+        }
+        let mut response = outgoing(response, self.head_only, self.under_way);
         // In a drain each connection is told to go with the next answer; HTTP/2 is told by GOAWAY.
-        if (last || self.drain.is_draining()) && version <= Version::HTTP_11 {
+        if (self.is_last || self.visit.drain.is_draining()) && self.version <= Version::HTTP_11 {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(response)
-    }
-
-    async fn ask(&self, request: Request) -> Response {
-        match self.client.kind {
-            Kind::Redirect => self.answer.redirect(request),
-            Kind::Https | Kind::Plain => self.answer.run(request).await,
-        }
+        response
     }
 }
 
@@ -172,20 +222,16 @@ impl Known {
     }
 }
 
-pin_project! {
-    /// A future whose panic is a value. Unlike `drain::CatchPanic` it costs no allocation: every request passes here.
-    struct Caught<F> {
-        #[pin]
-        future: F,
-    }
+/// A future whose panic is a value.
+struct Caught {
+    future: Pin<Box<dyn Future<Output = Response> + Send>>,
 }
 
-impl<F: Future> Future for Caught<F> {
-    type Output = Result<F::Output, Box<dyn std::any::Any + Send>>;
+impl Future for Caught {
+    type Output = Result<Response, Box<dyn Any + Send>>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.project().future;
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Err(panic) => Poll::Ready(Err(panic)),

@@ -4,16 +4,20 @@
 //! and it keeps the origin's own noise (its XML errors, its `x-amz-*` fields) to itself. It knows nothing of the cache.
 
 pub mod error;
-pub mod failover;
+mod failover;
 pub mod health;
+pub mod http;
+mod pace;
 pub mod retry;
 pub mod s3;
+mod vitals;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::http::{HeaderMap, HeaderValue, StatusCode};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, OriginKind};
@@ -31,6 +35,12 @@ pub type Source = Arc<str>;
 pub struct Ask {
     /// The canonical path, percent-encoded, with its leading slash.
     pub path: String,
+    /// The canonical query, for origins that are told it.
+    pub query: Option<String>,
+    /// The site's own name, for origins that are told it.
+    pub site: String,
+    /// The request's end-to-end fields, for origins that are told them: a bucket never is.
+    pub fields: HeaderMap,
     /// Only the header section is wanted.
     pub head: bool,
     /// Answer 304 if this still holds. Only sent to the source that it came from.
@@ -64,27 +74,31 @@ pub enum AskedRange {
     Suffix(u64),
 }
 
-/// An origin's answer: 200, 206, 304, 404 or 410. Everything else is an [`Error`].
+/// An origin's answer. Of a bucket: 200, 206, 304, 404 or 410. Of a server: any final status, but a 206 and a 304 only
+/// where they were asked for. Everything else is an [`Error`].
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
     pub status: StatusCode,
-    /// End-to-end fields: hop-by-hop and `x-amz-*` ones are gone, the media type is put right, and tags stand in
-    /// `Surrogate-Key` and `Cache-Tag`.
+    /// End-to-end fields, but for Content-Length. Of a bucket, `x-amz-*` ones are gone, the media type is put right, and
+    /// tags stand in `Surrogate-Key` and `Cache-Tag`.
     pub headers: HeaderMap,
-    /// The body's length, when the origin says it.
+    /// The body's length, when the origin says it; for a head, that of the body which a GET would have got.
     pub length: Option<u64>,
-    /// The body; empty for 304, 404, 410 and for a head.
+    /// The body; empty for 204 and 304, for a head, and for a bucket's 404 and 410.
     pub body: Body,
-    /// The bucket that answered.
+    /// The bucket or server that answered.
     pub source: Source,
 }
 
-/// A body as it comes from an origin. It resumes by itself after a fault (Range and If-Match) within the retry budget.
+/// A body as it comes from an origin. One from S3 resumes by itself after a fault (Range and If-Match) within the retry
+/// budget.
 #[derive(Debug)]
 pub enum Body {
     /// None.
     Empty,
+    /// From a server.
+    Http(Box<http::Body>),
     /// From S3.
     S3(Box<s3::Body>),
 }
@@ -94,6 +108,7 @@ impl Body {
     pub async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
         match self {
             Self::Empty => None,
+            Self::Http(body) => body.chunk().await,
             Self::S3(body) => body.chunk().await,
         }
     }
@@ -133,12 +148,16 @@ impl Origins {
         let mut by_name = HashMap::new();
         for origin in &config.origins {
             let made = match &origin.kind {
-                OriginKind::S3(s3) => Origin::S3(failover::S3Origin::start(
-                    s3,
+                OriginKind::Http(http) => Origin::Http(http::HttpOrigin::start(
+                    http,
+                    &config.name,
                     drain,
                     metrics.clone(),
                     clock.clone(),
                 )?),
+                OriginKind::S3(s3) => {
+                    Origin::S3(s3::S3Origin::start(s3, drain, metrics.clone(), clock.clone())?)
+                }
             };
             by_name.insert(origin.name.clone(), Arc::new(made));
         }
@@ -169,12 +188,23 @@ impl Origins {
 /// Why the origins could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// A file with authorities.
+    #[error("{0}: cannot be used: {1}")]
+    Ca(PathBuf, String),
     /// An origin without a bucket.
     #[error("an origin of kind s3 has no bucket")]
     NoBucket,
     /// An endpoint that is not an http or https URL.
-    #[error("the endpoint {0:?} of a bucket is not an http:// or https:// URL")]
+    #[error("{0:?} is not an http:// or https:// URL")]
     Endpoint(String),
+    /// An origin without a server.
+    #[error("an origin of kind http has no server")]
+    NoServer,
+    /// No authority is known by which TLS could be verified.
+    #[error(
+        "this machine knows no certificate authorities: install them, or name a file as ca of the origin"
+    )]
+    Roots,
     /// The TLS client could not be made.
     #[error("the TLS client could not be made")]
     Tls,
@@ -183,30 +213,34 @@ pub enum StartError {
 /// Where content comes from.
 #[derive(Debug)]
 pub enum Origin {
+    /// Servers of the same application.
+    Http(http::HttpOrigin),
     /// Buckets with the same content.
-    S3(failover::S3Origin),
+    S3(s3::S3Origin),
 }
 
 impl Origin {
     /// Asks. Retries, failover and deadlines are within; the body streams afterwards.
     pub async fn fetch(&self, ask: Ask) -> Result<Answer, Error> {
         match self {
+            Self::Http(origin) => origin.fetch(ask).await,
             Self::S3(origin) => origin.fetch(ask).await,
         }
     }
 
-    /// How each bucket stands, first choice first.
+    /// How each bucket or server stands, first choice first.
     pub fn status(&self) -> Vec<BucketStatus> {
         match self {
+            Self::Http(origin) => origin.status(),
             Self::S3(origin) => origin.status(),
         }
     }
 }
 
-/// How a bucket stands, for the operator.
+/// How a bucket or a server stands, for the operator.
 #[derive(Clone, Debug)]
 pub struct BucketStatus {
-    /// The bucket's id: name and region.
+    /// The bucket's name and region, or the server's URL.
     pub id: Source,
     /// How its breaker stands.
     pub breaker: BreakerState,
@@ -216,10 +250,10 @@ pub struct BucketStatus {
     pub last_success: Option<Timestamp>,
 }
 
-/// How a request to a bucket ended, for the metric.
+/// How a request to an origin ended, for the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// 200.
+    /// 2xx but 206.
     Ok,
     /// 206.
     Partial,
@@ -227,17 +261,26 @@ pub(crate) enum Outcome {
     NotModified,
     /// 404 or 410.
     NotFound,
-    /// Anything else; which is counted by kind.
+    /// No answer; why is counted by kind.
     Error,
+    /// 3xx but 304.
+    Redirect,
+    /// Any other 4xx.
+    ClientError,
+    /// 5xx.
+    ServerError,
 }
 
 impl Outcome {
     fn of(answer: &Result<Answer, Error>) -> Self {
         match answer.as_ref().map(|answer| answer.status.as_u16()) {
-            Ok(200) => Self::Ok,
             Ok(206) => Self::Partial,
             Ok(304) => Self::NotModified,
-            Ok(_) => Self::NotFound,
+            Ok(404 | 410) => Self::NotFound,
+            Ok(..300) => Self::Ok,
+            Ok(300..400) => Self::Redirect,
+            Ok(400..500) => Self::ClientError,
+            Ok(500..) => Self::ServerError,
             Err(_) => Self::Error,
         }
     }
@@ -245,7 +288,16 @@ impl Outcome {
 
 impl Label for Outcome {
     const NAME: &'static str = "result";
-    const VALUES: &'static [&'static str] = &["ok", "partial", "not_modified", "not_found", "error"];
+    const VALUES: &'static [&'static str] = &[
+        "ok",
+        "partial",
+        "not_modified",
+        "not_found",
+        "error",
+        "redirect",
+        "client_error",
+        "server_error",
+    ];
 
     fn index(self) -> usize {
         self as usize
@@ -275,7 +327,7 @@ impl Metrics {
         Self {
             requests: registry.family(
                 "edge_origin_requests_total",
-                "Requests to buckets, by how they ended.",
+                "Requests to origins, by how they ended.",
             ),
             errors: registry.family(
                 "edge_origin_errors_total",
@@ -292,7 +344,7 @@ impl Metrics {
             ),
             breakers_open: registry.gauge(
                 "edge_origin_breaker_open",
-                "Buckets whose circuit breaker is open.",
+                "Buckets and servers whose circuit breaker is open.",
             ),
             first_byte: registry.histogram(
                 "edge_origin_first_byte_seconds",

@@ -73,7 +73,7 @@ impl Site {
     /// When the path can be no key: see [`PathError`].
     pub fn key(&self, path: &str, query: Option<&str>) -> Result<Key, PathError> {
         let path = self.path(path)?;
-        let query = key::canonical_query(query, &self.settings.query);
+        let query = key::canonical_query(query, &self.rule(&path).query);
         Ok(Key::new(
             &self.settings.origin,
             &self.name,
@@ -108,9 +108,13 @@ impl Site {
             .unwrap_or(&self.own)
     }
 
-    /// Takes away what the origin sent and this site's preset speaks for instead. Done once, before a response is stored.
-    pub fn strip(&self, fields: &mut HeaderMap) {
+    /// Takes away what the origin sent and this site's preset speaks for instead, and what the rule for `path` keeps
+    /// here. Done once, before a response is stored.
+    pub fn strip(&self, path: &str, fields: &mut HeaderMap) {
         preset::strip(self.settings.preset, fields);
+        for name in &self.rule(path).remove {
+            fields.remove(name);
+        }
     }
 
     /// The fields of the answer (204) to a CORS preflight; `None` when this request is none, or the site leaves CORS
@@ -131,8 +135,10 @@ pub(crate) mod tests {
         config::Site {
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             origin: "assets".into(),
+            relays: false,
             preset: Preset::Plain,
-            strict: false,
+            terms: config::Terms::new(false),
+            targeted: vec![HeaderName::from_static("cdn-cache-control")],
             query: Query::Ignore,
             lifetimes: Lifetimes {
                 ttl: None,
@@ -142,11 +148,13 @@ pub(crate) mod tests {
                 ttl_negative: Duration::from_secs(10),
                 stale_while_revalidate: None,
                 stale_if_error: None,
+                heuristic: true,
             },
             rules: Vec::new(),
             hsts: None,
             index: None,
             x_cache: false,
+            cache_status_key: false,
             purge_method: false,
         }
     }
@@ -161,6 +169,9 @@ pub(crate) mod tests {
                 path: path.into(),
                 lifetimes,
                 fields: Vec::new(),
+                remove: Vec::new(),
+                query: Query::Ignore,
+                coding: true,
             }
         };
         let rules = vec![

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue, header};
 
-use crate::config::{self, Lifetimes};
+use crate::config::{self, Lifetimes, Query};
 use crate::site::preset;
 
 type Field = (HeaderName, HeaderValue);
@@ -13,6 +13,12 @@ pub struct Rule {
     path: Path,
     /// How long they stay fresh, and may be served stale.
     pub lifetimes: Lifetimes,
+    /// How the query takes part in the key.
+    pub query: Query,
+    /// Whether bodies are coded here.
+    pub coding: bool,
+    /// Fields of the origin that go no further.
+    pub remove: Vec<HeaderName>,
     fields: Vec<Field>,
     fields_secure: Vec<Field>,
 }
@@ -23,11 +29,29 @@ impl Rule {
             Some(prefix) => Path::Prefix(prefix.into()),
             None => Path::Exact(rule.path.as_str().into()),
         };
-        Self::build(site, path, &rule.lifetimes, &rule.fields)
+        let (fields, fields_secure) = fields(site, &rule.fields);
+        Self {
+            path,
+            lifetimes: rule.lifetimes.clone(),
+            query: rule.query.clone(),
+            coding: rule.coding,
+            remove: rule.remove.clone(),
+            fields,
+            fields_secure,
+        }
     }
 
     pub(super) fn for_site(site: &config::Site) -> Self {
-        Self::build(site, Path::Prefix("".into()), &site.lifetimes, &[])
+        let (fields, fields_secure) = fields(site, &[]);
+        Self {
+            path: Path::Prefix("".into()),
+            lifetimes: site.lifetimes.clone(),
+            query: site.query.clone(),
+            coding: true,
+            remove: Vec::new(),
+            fields,
+            fields_secure,
+        }
     }
 
     /// The fields to set on each response, in place of any of the same name; `secure` when the client came by https.
@@ -41,28 +65,24 @@ impl Rule {
             Path::Prefix(prefix) => path.starts_with(&**prefix),
         }
     }
+}
 
-    fn build(site: &config::Site, path: Path, lifetimes: &Lifetimes, own: &[Field]) -> Self {
-        let mut fields = preset::fields(site.preset);
-        fields.retain(|(name, _)| own.iter().all(|(set, _)| set != name));
-        fields.extend_from_slice(own);
-        let mut fields_secure = fields.clone();
-        // RFC 6797 section 7.2: the field means nothing without TLS, so it is not sent there.
-        let said = own
-            .iter()
-            .any(|(name, _)| name == header::STRICT_TRANSPORT_SECURITY);
-        if let Some(age) = site.hsts.filter(|_| !said)
-            && let Ok(value) = HeaderValue::from_str(&format!("max-age={}", age.as_secs()))
-        {
-            fields_secure.push((header::STRICT_TRANSPORT_SECURITY, value));
-        }
-        Self {
-            path,
-            lifetimes: lifetimes.clone(),
-            fields,
-            fields_secure,
-        }
+/// The fields that a rule sets: in the clear, and over TLS.
+fn fields(site: &config::Site, own: &[Field]) -> (Vec<Field>, Vec<Field>) {
+    let mut fields = preset::fields(site.preset);
+    fields.retain(|(name, _)| own.iter().all(|(set, _)| set != name));
+    fields.extend_from_slice(own);
+    let mut fields_secure = fields.clone();
+    // RFC 6797 section 7.2: the field means nothing without TLS, so it is not sent there.
+    let said = own
+        .iter()
+        .any(|(name, _)| name == header::STRICT_TRANSPORT_SECURITY);
+    if let Some(age) = site.hsts.filter(|_| !said)
+        && let Ok(value) = HeaderValue::from_str(&format!("max-age={}", age.as_secs()))
+    {
+        fields_secure.push((header::STRICT_TRANSPORT_SECURITY, value));
     }
+    (fields, fields_secure)
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +114,9 @@ mod tests {
                 HeaderName::from_static("cross-origin-resource-policy"),
                 HeaderValue::from_static("same-site"),
             )],
+            remove: Vec::new(),
+            query: Query::Ignore,
+            coding: true,
         };
         let rule = Rule::new(&site, &rule);
         assert_eq!(

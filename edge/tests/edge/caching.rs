@@ -18,7 +18,7 @@ async fn the_first_request_is_a_miss_and_the_second_a_hit() {
     assert_eq!((first.status, first.text()), (200, "alert(1);"));
     assert_eq!(
         first.field("cache-status"),
-        Some("portico; fwd=uri-miss; fwd-status=200; stored")
+        Some("portico; fwd=uri-miss; fwd-status=200; ttl=60; stored")
     );
     edge.advance(&bucket, Duration::from_secs(10));
     let second = edge.get("/a.js", &[]).await;
@@ -227,7 +227,10 @@ async fn a_missing_object_is_missing_for_ten_seconds_and_then_found() {
     let edge = TestEdge::start(&bucket, "").await;
     let first = edge.get("/late.js", &[]).await;
     assert_eq!(first.status, 404);
-    assert_eq!(status(&first), "portico; fwd=uri-miss; fwd-status=404; stored");
+    assert_eq!(
+        status(&first),
+        "portico; fwd=uri-miss; fwd-status=404; ttl=10; stored"
+    );
     bucket.put("late.js", "now", "max-age=60").await;
     edge.advance(&bucket, Duration::from_secs(9));
     let held = edge.get("/late.js", &[]).await;
@@ -258,7 +261,7 @@ async fn an_object_that_is_deleted_is_gone_once_its_time_is_over() {
     let gone = edge.get("/a.js", &[]).await;
     assert_eq!(
         (gone.status, status(&gone)),
-        (404, "portico; fwd=stale; fwd-status=404; stored")
+        (404, "portico; fwd=stale; fwd-status=404; ttl=10; stored")
     );
     edge.stop().await;
 }
@@ -298,7 +301,7 @@ async fn a_stale_response_that_changed_is_replaced() {
     let two = edge.get("/a.js", &[]).await;
     assert_eq!(
         (two.text(), status(&two)),
-        ("two", "portico; fwd=stale; fwd-status=200; stored")
+        ("two", "portico; fwd=stale; fwd-status=200; ttl=30; stored")
     );
     assert_ne!(one.field("etag"), two.field("etag"));
     assert_eq!(ttl(&edge.get("/a.js", &[]).await), 30);
@@ -385,7 +388,7 @@ async fn every_answer_tells_the_caches_part() {
             "/none",
             &[],
             404,
-            "portico; fwd=uri-miss; fwd-status=404; stored",
+            "portico; fwd=uri-miss; fwd-status=404; ttl=10; stored",
         ),
         (
             "GET",

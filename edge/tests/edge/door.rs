@@ -14,7 +14,7 @@ use edge::config::{Limits, Listen};
 use edge::drain::Drain;
 use edge::exchange::Refused;
 use edge::exchange::error::Failure;
-use edge::exchange::message::{Body, Request, Response};
+use edge::exchange::message::{Answering, Body, Request, Response};
 use edge::exchange::record::{End, Record};
 use edge::http::{Answer, Door, Kind};
 use edge::listener::{self, Setup, Workers};
@@ -68,7 +68,27 @@ impl Script {
 }
 
 impl Answer for Script {
-    async fn run(self: &Arc<Self>, request: Request) -> Response {
+    fn run(self: &Arc<Self>, request: Request) -> Answering {
+        let script = Arc::clone(self);
+        // Once of each kind: what is at hand and what is to come are answered, and may panic, alike.
+        match request.target.path() {
+            "/panic-at-once" => panic!("on purpose"),
+            "/at-once" => Answering::Now(script.response(200, Body::Empty)),
+            _ => Answering::later(async move { script.play(request).await }),
+        }
+    }
+
+    fn redirect(self: &Arc<Self>, _request: Request) -> Response {
+        self.response(308, Body::Empty)
+    }
+
+    fn refuse(&self, _refused: Refused, failure: Failure) -> Response {
+        self.response(failure.status().as_u16(), Body::Full(Bytes::from_static(b"no")))
+    }
+}
+
+impl Script {
+    async fn play(&self, request: Request) -> Response {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if ![Method::GET, Method::HEAD].contains(&request.method) {
             let mut response = self.response(405, Body::Empty);
@@ -94,14 +114,6 @@ impl Answer for Script {
             },
         };
         self.response(200, body)
-    }
-
-    fn redirect(self: &Arc<Self>, _request: Request) -> Response {
-        self.response(308, Body::Empty)
-    }
-
-    fn refuse(&self, _refused: Refused, failure: Failure) -> Response {
-        self.response(failure.status().as_u16(), Body::Full(Bytes::from_static(b"no")))
     }
 }
 

@@ -416,13 +416,15 @@ async fn what_is_not_http_is_closed() {
 #[tokio::test]
 async fn a_panic_costs_one_request_only() {
     let door = TestDoor::start();
-    let mut client = TestClient::plain(door.plain).await;
-    client
-        .send(format!("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n{OK}"))
-        .await;
-    assert_eq!(client.answer().await.status, 500);
-    assert_eq!(client.answer().await.text(), "GET a /next");
-    assert_eq!(door.drain.panics(), 1);
+    for (path, panics) in [("/panic", 1), ("/panic-at-once", 2)] {
+        let mut client = TestClient::plain(door.plain).await;
+        client
+            .send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n{OK}"))
+            .await;
+        assert_eq!(client.answer().await.status, 500);
+        assert_eq!(client.answer().await.text(), "GET a /next");
+        assert_eq!(door.drain.panics(), panics);
+    }
 }
 
 #[tokio::test]

@@ -211,10 +211,13 @@ async fn a_broken_body_is_reset() {
 async fn a_panic_costs_one_stream_only() {
     let door = TestDoor::start();
     let mut client = connect(&door).await;
-    client.send([get(1, "/panic"), get(3, "/")].concat()).await;
+    client
+        .send([get(1, "/panic"), get(3, "/panic-at-once"), get(5, "/at-once")].concat())
+        .await;
     assert_eq!(client.h2_status(1).await, 500);
-    assert_eq!(client.h2_status(3).await, 200);
-    assert_eq!(door.drain.panics(), 1);
+    assert_eq!(client.h2_status(3).await, 500);
+    assert_eq!(client.h2_status(5).await, 200);
+    assert_eq!(door.drain.panics(), 2);
 }
 
 #[tokio::test]

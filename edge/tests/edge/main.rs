@@ -18,6 +18,7 @@ mod door_h1;
 mod door_h2;
 mod keys;
 mod operator;
+mod origin_http;
 mod origin_s3;
 mod purging;
 mod scripted;

@@ -42,7 +42,9 @@ impl Scripted {
     /// Puts this peer into the place of the bucket.
     pub(crate) fn stand_in(&self, config: &mut Config) {
         for origin in &mut config.origins {
-            let OriginKind::S3(s3) = &mut origin.kind;
+            let OriginKind::S3(s3) = &mut origin.kind else {
+                continue;
+            };
             for bucket in &mut s3.buckets {
                 bucket.endpoint = Some(format!("http://{}", self.address));
             }

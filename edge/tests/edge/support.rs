@@ -132,7 +132,9 @@ impl TestEdge {
         let mut config =
             config::parse(&text, "test.toml", dir.path()).unwrap_or_else(|errors| panic!("{errors}"));
         for origin in &mut config.origins {
-            let OriginKind::S3(s3) = &mut origin.kind;
+            let OriginKind::S3(s3) = &mut origin.kind else {
+                continue;
+            };
             s3.credentials = Credentials::Static {
                 access_key_id: bucket::Options::ACCESS_KEY_ID.into(),
                 secret_access_key: Secret(bucket::Options::SECRET_ACCESS_KEY.into()),
@@ -155,6 +157,19 @@ impl TestEdge {
     /// Writes the configuration file anew, with these lines of the site.
     pub(crate) fn rewrite(&self, bucket: &TestBucket, site: &str) {
         std::fs::write(self.dir.path().join("edge.toml"), file_text(bucket, site)).unwrap();
+    }
+
+    /// A node in front of an origin of kind `http` that is configured by the lines of `origin`, as is its site by those
+    /// of `site`.
+    pub(crate) async fn start_http(origin: &str, site: &str, tables: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let text = format!(
+            "{HEAD}[origin.app]\nkind = \"http\"\n{origin}\n\
+             [[site]]\nhosts = [\"{HOST}\"]\norigin = \"app\"\n{site}\n{tables}\n"
+        );
+        let config =
+            config::parse(&text, "test.toml", dir.path()).unwrap_or_else(|errors| panic!("{errors}"));
+        Self::of(config, None, dir)
     }
 
     fn of(config: Config, file: Option<PathBuf>, dir: TempDir) -> Self {
@@ -261,11 +276,13 @@ fn file_text(bucket: &TestBucket, site: &str) -> String {
     text(bucket.address(), site, "").replace("\"anonymous\"", &keys)
 }
 
+/// One worker, one plain listener, a quick end.
+const HEAD: &str = "workers = 1\n[listen]\nplain = [\"127.0.0.1:0\"]\nadmin = \"off\"\n\
+     [drain]\ndelay = \"0s\"\ndeadline = \"5s\"\n";
+
 fn text(bucket: SocketAddr, site: &str, tables: &str) -> String {
     format!(
-        "workers = 1\n[listen]\nplain = [\"127.0.0.1:0\"]\nadmin = \"off\"\n\
-         [drain]\ndelay = \"0s\"\ndeadline = \"5s\"\n\
-         [origin.assets]\nkind = \"s3\"\ncredentials = \"anonymous\"\n\
+        "{HEAD}[origin.assets]\nkind = \"s3\"\ncredentials = \"anonymous\"\n\
          buckets = [{{ name = \"{BUCKET}\", region = \"us-east-1\", endpoint = \"http://{bucket}\", path_style = true }}]\n\
          [[site]]\nhosts = [\"{HOST}\"]\norigin = \"assets\"\n{site}\n{tables}\n"
     )

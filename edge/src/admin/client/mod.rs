@@ -1,4 +1,4 @@
-//! `edge purge` and `edge status`: the operator's end of the admin API, over TCP or a Unix socket.
+//! `edge purge`, `edge warm`, `edge cache show` and `edge status`: the operator's end of the admin API, over TCP or a Unix socket.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly done (some of several requests failed).
 
@@ -17,6 +17,9 @@ pub use self::connection::Error;
 
 /// Members of one purge request, as the admin API allows; more go in several.
 const MEMBERS_MAX: usize = 1_000;
+
+/// URLs of one request to warm, likewise.
+const WARMED_MAX: usize = 100;
 
 /// Which node, and who asks.
 #[derive(Args, Clone, Debug, Default)]
@@ -72,6 +75,31 @@ pub struct StatusArgs {
     pub node: Node,
 }
 
+/// The arguments of `edge warm`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WarmArgs {
+    /// Which node, and who asks.
+    #[command(flatten)]
+    pub node: Node,
+    /// What Accept-Encoding says
+    #[arg(long, value_name = "CODINGS", default_value = "br, gzip")]
+    pub codings: String,
+    /// Ask for these URLs
+    #[arg(value_name = "URL", required = true)]
+    pub urls: Vec<String>,
+}
+
+/// The arguments of `edge cache show`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ShowArgs {
+    /// Which node, and who asks.
+    #[command(flatten)]
+    pub node: Node,
+    /// The URL to look at
+    #[arg(value_name = "URL")]
+    pub url: String,
+}
+
 /// How it went, for the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -103,6 +131,25 @@ pub async fn purge(args: &PurgeArgs, out: &mut impl Write, err: &mut impl Write)
 /// Runs `edge status`: prints the node's status, or why not.
 pub async fn status(args: &StatusArgs, out: &mut impl Write, err: &mut impl Write) -> Exit {
     match try_status(args, out).await {
+        Ok(()) => Exit::Done,
+        Err(error) => complain(&error, false, err),
+    }
+}
+
+/// Runs `edge warm`: prints what came of each URL.
+pub async fn warm(args: &WarmArgs, out: &mut impl Write, err: &mut impl Write) -> Exit {
+    let mut done = 0;
+    match try_warm(args, out, &mut done).await {
+        Ok(0) => Exit::Done,
+        Ok(failed) if failed < args.urls.len() => Exit::Partly,
+        Ok(_) => Exit::Failed,
+        Err(error) => complain(&error, done > 0, err),
+    }
+}
+
+/// Runs `edge cache show`: prints what is stored for a URL.
+pub async fn show(args: &ShowArgs, out: &mut impl Write, err: &mut impl Write) -> Exit {
+    match try_show(args, out).await {
         Ok(()) => Exit::Done,
         Err(error) => complain(&error, false, err),
     }
@@ -158,15 +205,72 @@ async fn try_purge(
     Ok(())
 }
 
+/// Warms the URLs; gives the number of those that failed.
+async fn try_warm(args: &WarmArgs, out: &mut impl Write, done: &mut usize) -> Result<usize, Error> {
+    let connection = Connection::new(&args.node)?;
+    let mut failed = 0;
+    for urls in args.urls.chunks(WARMED_MAX) {
+        let body = json!({ "urls": urls, "codings": args.codings });
+        let answer = connection.ask(Method::POST, "/v1/warm", Some(&body)).await?;
+        *done += 1;
+        if args.node.json {
+            writeln!(out, "{answer}")?;
+        }
+        for result in list(&answer, "urls") {
+            failed += usize::from(!is_true(result, "ok"));
+            if !args.node.json {
+                writeln!(out, "{}", warmed_line(result))?;
+            }
+        }
+    }
+    Ok(failed)
+}
+
+/// `https://cdn.example/a.js 200, 1234 bytes: portico; fwd=uri-miss; ...`.
+fn warmed_line(result: &Value) -> String {
+    let member = |name: &str| result.get(name).map(scalar).unwrap_or_default();
+    match result.get("error") {
+        Some(error) => format!("{} failed: {}", member("url"), scalar(error)),
+        None => format!(
+            "{} {}, {} bytes: {}",
+            member("url"),
+            member("status"),
+            member("bytes"),
+            member("cache_status")
+        ),
+    }
+}
+
+async fn try_show(args: &ShowArgs, out: &mut impl Write) -> Result<(), Error> {
+    let connection = Connection::new(&args.node)?;
+    let escaped: String = args.url.bytes().map(escape).collect();
+    let path = format!("/v1/cache?url={escaped}");
+    let shown = connection.ask(Method::GET, &path, None).await?;
+    print(&shown, args.node.json, out)
+}
+
+/// A byte of a URL as it stands in a query.
+fn escape(byte: u8) -> String {
+    match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    }
+}
+
 async fn try_status(args: &StatusArgs, out: &mut impl Write) -> Result<(), Error> {
     let connection = Connection::new(&args.node)?;
     let status = connection.ask(Method::GET, "/v1/status", None).await?;
-    if args.node.json {
-        writeln!(out, "{status}")?;
+    print(&status, args.node.json, out)
+}
+
+/// Prints an answer, a member a line unless JSON is wanted.
+fn print(answer: &Value, as_json: bool, out: &mut impl Write) -> Result<(), Error> {
+    if as_json {
+        writeln!(out, "{answer}")?;
         return Ok(());
     }
     let mut lines = Vec::new();
-    flatten(String::new(), &status, &mut lines);
+    flatten(String::new(), answer, &mut lines);
     for (name, value) in lines {
         writeln!(out, "{name}: {value}")?;
     }
@@ -327,6 +431,18 @@ mod tests {
             ]
         );
         assert!(PurgeArgs::default().requests().is_empty());
+    }
+
+    #[test]
+    fn a_warmed_url_is_a_line() {
+        let check = |result: Value, expected: &str| assert_eq!(warmed_line(&result), expected);
+        check(
+            json!({"url": "http://a/", "ok": true, "status": 200, "bytes": 5, "cache_status": "portico; hit"}),
+            "http://a/ 200, 5 bytes: portico; hit",
+        );
+        check(json!({"url": "x", "ok": false, "error": "no"}), "x failed: no");
+        let escaped: String = "http://a/b?c%".bytes().map(escape).collect();
+        assert_eq!(escaped, "http%3A%2F%2Fa%2Fb%3Fc%25");
     }
 
     #[test]

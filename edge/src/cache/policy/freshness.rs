@@ -46,6 +46,22 @@ pub enum Source {
     SMaxage,
 }
 
+impl Source {
+    /// One word for it.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Default => "ttl_default",
+            Self::Expires => "expires",
+            Self::Heuristic => "heuristic",
+            Self::MaxAge => "max-age",
+            Self::Negative => "ttl_negative",
+            Self::None => "none",
+            Self::Rule => "ttl",
+            Self::SMaxage => "s-maxage",
+        }
+    }
+}
+
 /// How long a response may be used, and on which terms.
 ///
 /// The stale windows are what may be used of them: a directive that forbids stale responses has already closed them.
@@ -121,8 +137,13 @@ pub fn corrected_initial_age(headers: &HeaderMap, times: Times) -> Duration {
 }
 
 /// The age of a response at `now` (RFC 9111 section 4.2.3: current_age). Age shows it in whole seconds, rounded down.
+///
+/// A response that came later than `now` was stored under a clock that has been set back since. How long it has been
+/// here cannot be told; it counts as old as the clock has moved, so that it is validated soon and none is fresh for
+/// ever.
 pub fn current_age(initial: Duration, response_time: Timestamp, now: Timestamp) -> Duration {
-    initial.saturating_add(now.since(response_time))
+    let resident = now.since(response_time).max(response_time.since(now));
+    initial.saturating_add(resident)
 }
 
 /// Whether `ttl` and `ttl_default` apply to this status: to what may be kept without the origin's word, less failures.
@@ -165,7 +186,10 @@ fn fresh_for(
     }
     let said = said(headers, directives, times);
     let default = || site_default(status, lifetimes).filter(|_| !strict);
-    let heuristic = || heuristic(status, headers, directives, times);
+    let heuristic = || {
+        let allowed = lifetimes.heuristic;
+        heuristic(status, headers, directives, times).filter(|_| allowed)
+    };
     let Some((fresh, source)) = said.or_else(default).or_else(heuristic) else {
         return (Duration::ZERO, Source::None);
     };
@@ -221,11 +245,11 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
 }
 
 /// The Age field: the first member of what may wrongly be a list; anything but an integer counts for nothing (RFC
-/// 9111 section 5.1).
+/// 9111 section 5.1). What follows a semicolon is passed over: to take the number before it is the safe reading.
 fn age_value(headers: &HeaderMap) -> Duration {
     headers
         .get(AGE)
-        .and_then(|line| line.as_bytes().split(|byte| *byte == b',').next())
+        .and_then(|line| line.as_bytes().split(|byte| matches!(byte, b',' | b';')).next())
         .and_then(|first| delta_seconds(first.trim_ascii()))
         .unwrap_or_default()
 }
@@ -246,7 +270,8 @@ struct Windows {
 }
 
 impl Windows {
-    /// What the response says, and the site's windows where it says nothing.
+    /// What the response says (RFC 5861), and the site's windows where it says nothing: its configuration is the
+    /// contract of RFC 9111 section 4.2.4. A strict site has windows only where somebody wrote them down.
     ///
     /// `s-maxage` forbids stale responses by itself (RFC 9111 section 5.2.2.10), so it closes the site's windows. Yet
     /// `s-maxage=1, stale-while-revalidate=60` is what most frameworks send to a CDN and mean; a site that is not
@@ -257,7 +282,7 @@ impl Windows {
         if by_name || (strict && directives.s_maxage.is_some()) {
             return Self::default();
         }
-        let site = !strict && directives.s_maxage.is_none();
+        let site = directives.s_maxage.is_none();
         // A 404 is not shown again while a new one is fetched: what has appeared must become visible in time.
         let while_revalidate = lifetimes
             .stale_while_revalidate
@@ -315,6 +340,7 @@ mod tests {
             ttl_negative: secs(10),
             stale_while_revalidate: None,
             stale_if_error: None,
+            heuristic: true,
         }
     }
 
@@ -393,6 +419,12 @@ mod tests {
             check(status, "", Source::None);
             check(status, "public", Source::Heuristic);
         }
+        let never = Lifetimes {
+            heuristic: false,
+            ..silent()
+        };
+        let found = of(200, &[("last-modified", modified.as_str())], &never, true);
+        assert_eq!(found.source, Source::None);
     }
 
     #[test]
@@ -462,11 +494,12 @@ mod tests {
             ..silent()
         };
         let found = of(200, &[], &site, true);
-        assert_eq!(
-            (found.source, found.stale_if_error),
-            (Source::None, Duration::ZERO)
-        );
-        assert_eq!(found.stale_while_revalidate, Duration::ZERO);
+        assert_eq!((found.source, found.stale_if_error), (Source::None, secs(600)));
+        assert_eq!(found.stale_while_revalidate, secs(60));
+        let found = of(200, &[("cache-control", "s-maxage=1")], &site, true);
+        assert_eq!(found.stale_if_error, Duration::ZERO);
+        let found = of(200, &[], &silent(), true);
+        assert_eq!(found.stale_if_error, Duration::ZERO);
         assert_eq!(of(404, &[], &site, true).source, Source::None);
         let ruled = Lifetimes {
             ttl: Some(secs(7)),
@@ -507,7 +540,7 @@ mod tests {
             (5, 6),
             false,
         );
-        check(200, "max-age=1", true, (0, 0), false);
+        check(200, "max-age=1", true, (100, 1000), false);
         for forbidding in ["must-revalidate", "proxy-revalidate", "no-cache"] {
             let control = format!("max-age=1, stale-if-error=9, stale-while-revalidate=9, {forbidding}");
             check(200, &control, false, (0, 0), true);
@@ -539,7 +572,8 @@ mod tests {
         check(&[("date", &at(-20)), ("age", "10")], 0, 20_000);
         check(&[("age", "10, 20")], 0, 10_000);
         check(&[("age", "10"), ("age", "20")], 0, 10_000);
-        for ignored in ["-1", "1.5", "a10", "10a", "", ", 10", "\"10\"", "10;x=y"] {
+        check(&[("age", "10;x=y, 20")], 0, 10_000);
+        for ignored in ["-1", "1.5", "a10", "10a", "", ", 10", "\"10\"", ";10"] {
             check(&[("age", ignored)], 0, 0);
         }
         check(&[("age", "99999999999999999999")], 0, (1 << 31) * 1000);
@@ -550,7 +584,12 @@ mod tests {
         let came = Timestamp::from_unix_seconds(NOW);
         let later = came + Duration::from_millis(2500);
         assert_eq!(current_age(secs(1), came, later), Duration::from_millis(3500));
-        assert_eq!(current_age(secs(1), came, came - secs(100)), secs(1));
+        let set_back = current_age(secs(1), came, came - secs(100));
+        assert_eq!(
+            set_back,
+            secs(101),
+            "what comes from the future is old, never young"
+        );
     }
 
     #[test]

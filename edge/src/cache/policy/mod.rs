@@ -4,6 +4,7 @@
 //! time along.
 
 pub mod invalidation;
+pub mod partial;
 pub mod staleness;
 pub mod storability;
 pub mod validation;

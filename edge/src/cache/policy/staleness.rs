@@ -1,8 +1,8 @@
 //! Whether a stored response may be used for a request, fresh or stale (RFC 9111 sections 4, 4.2.4 and 5.2.1).
 //!
-//! A site that is not `strict` does not let browsers steer: of a request's directives it heeds `only-if-cached` and
+//! A site may keep browsers from steering: of a request's directives it then heeds `only-if-cached` and
 //! `stale-if-error` alone. A reload sends `no-cache` or `max-age=0`, and an edge that obeyed would hand each client a
-//! lever on the origin. A strict site heeds them all.
+//! lever on the origin. A strict site heeds them all unless it says otherwise.
 
 use std::time::Duration;
 
@@ -42,13 +42,13 @@ pub enum Why {
     Stale,
 }
 
-/// Decides over a stored response of age `age`.
+/// Decides over a stored response of age `age`. `heeds` is whether the site heeds the directives of requests.
 pub fn judge(
     lifetime: &Lifetime,
     age: Duration,
     request: &RequestDirectives,
     softly_purged: bool,
-    strict: bool,
+    heeds: bool,
 ) -> Verdict {
     let forward = |why| {
         if request.only_if_cached {
@@ -62,19 +62,19 @@ pub fn judge(
     if lifetime.no_cache {
         return forward(Why::NoCache);
     }
-    if strict && request_refuses(lifetime, age, request) {
+    if heeds && request_refuses(lifetime, age, request) {
         return forward(Why::Request);
     }
     if lifetime.is_fresh(age) && !softly_purged {
         return Verdict::Fresh;
     }
     // RFC 9111 section 5.2.1.1: whoever sends max-age takes nothing stale, unless max-stale is there too.
-    let takes_stale = !strict || request.max_age.is_none() || request.max_stale.is_some();
+    let takes_stale = !heeds || request.max_age.is_none() || request.max_stale.is_some();
     let staleness = age.saturating_sub(lifetime.fresh);
     if takes_stale && staleness < lifetime.stale_while_revalidate {
         return Verdict::StaleWhileRevalidate;
     }
-    let max_stale = request.max_stale.filter(|_| strict && !lifetime.must_revalidate);
+    let max_stale = request.max_stale.filter(|_| heeds && !lifetime.must_revalidate);
     if !softly_purged && max_stale.is_some_and(|max| staleness <= max) {
         return Verdict::StaleAllowed;
     }

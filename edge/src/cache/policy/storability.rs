@@ -2,15 +2,15 @@
 //!
 //! This does not say for how long it can be used, nor whether there is room for it.
 //!
-//! Beyond the RFC, a site that is not `strict` stores no response with Set-Cookie unless `public` or `s-maxage` says
-//! that it is meant for everybody: RFC 9111 section 7.3 leaves that trap to the origin, and one cookie served to all
-//! is somebody else's session. A strict site follows the RFC.
+//! Beyond the RFC, a site stores no response with Set-Cookie unless `public` or `s-maxage` says that it is meant for
+//! everybody: RFC 9111 section 7.3 leaves that trap to the origin, and one cookie served to all is somebody else's
+//! session. A site may say that its origin knows the trap, and a strict one has said so.
 
 use http::header::{AUTHORIZATION, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::directives::{RequestDirectives, ResponseDirectives};
-use crate::config::Lifetimes;
+use crate::config::{Lifetimes, Terms};
 use crate::fields::hop;
 
 /// What storability needs to know of the request.
@@ -52,7 +52,7 @@ pub enum NotStored {
     NoStore,
     /// The memory for bodies in flight is used up.
     OverBudget,
-    /// It is a 206.
+    /// It is a 206 that cannot be told to be a part of something.
     Partial,
     /// `private`.
     Private,
@@ -100,7 +100,7 @@ pub fn storable(
     headers: &HeaderMap,
     directives: &ResponseDirectives,
     lifetimes: &Lifetimes,
-    strict: bool,
+    terms: Terms,
 ) -> Result<(), NotStored> {
     if request.method != Method::GET {
         return Err(NotStored::Method);
@@ -114,7 +114,9 @@ pub fn storable(
         return Err(NotStored::StatusNotUnderstood);
     }
     // RFC 9111 section 5.2.2.3: must-understand lifts no-store where the status is understood.
-    if (directives.no_store && !directives.must_understand) || (strict && request.directives.no_store) {
+    if (directives.no_store && !directives.must_understand)
+        || (terms.request_directives && request.directives.no_store)
+    {
         return Err(NotStored::NoStore);
     }
     if directives.private.is_whole() {
@@ -124,29 +126,34 @@ pub fn storable(
     if request.authorization && !shared && !directives.must_revalidate {
         return Err(NotStored::Authorization);
     }
-    if !strict && !shared && sets_cookie(headers, directives) {
+    if !terms.store_set_cookie && !shared && sets_cookie(headers, directives) {
         return Err(NotStored::SetCookie);
     }
     if headers.get_all(VARY).iter().any(super::vary::is_star) {
         return Err(NotStored::VaryStar);
     }
-    worth_storing(status, headers, directives, lifetimes, strict)
+    worth_storing(status, headers, directives, lifetimes, terms.strict)
 }
 
 /// The fields of a response that are stored with it (RFC 9111 section 3.1): all but those that end with this
-/// connection, that concern a proxy, or that a qualified `private` or `no-cache` names.
-pub fn stored_fields(headers: &HeaderMap, directives: &ResponseDirectives) -> HeaderMap {
+/// connection, that concern a proxy, or that a qualified `private` or `no-cache` names. The latter are given back as
+/// well: they are for the client that asked, and for nobody after it.
+pub fn stored_fields(headers: &HeaderMap, directives: &ResponseDirectives) -> (HeaderMap, HeaderMap) {
     let mut stored = headers.clone();
     hop::remove(&mut stored);
+    let mut withheld = HeaderMap::new();
     let named = directives
         .private
         .fields()
         .iter()
         .chain(directives.no_cache.fields());
     for name in named {
+        for value in stored.get_all(name) {
+            withheld.append(name.clone(), value.clone());
+        }
         stored.remove(name);
     }
-    stored
+    (stored, withheld)
 }
 
 /// Statuses that may be stored without being told to: RFC 9110 section 15.1, less 206.
@@ -227,6 +234,7 @@ mod tests {
             ttl_negative: Duration::from_secs(10),
             stale_while_revalidate: None,
             stale_if_error: None,
+            heuristic: true,
         }
     }
 
@@ -246,7 +254,7 @@ mod tests {
                 &response,
                 &ResponseDirectives::parse(&response),
                 &self.lifetimes,
-                strict,
+                Terms::new(strict),
             )
         }
     }
@@ -416,7 +424,8 @@ mod tests {
             ("x-kept", "2"),
             ("cache-control", "private=\"x-secret\", no-cache=\"x-checked\""),
         ]);
-        let stored = stored_fields(&received, &ResponseDirectives::parse(&received));
+        let (stored, withheld) = stored_fields(&received, &ResponseDirectives::parse(&received));
+        assert_eq!(withheld, fields(&[("x-secret", "1"), ("x-checked", "1")]));
         let mut names: Vec<_> = stored.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(names, ["cache-control", "content-type", "x-kept", "x-kept"]);

@@ -2,18 +2,15 @@
 //!
 //! This is our side towards the origin. What a client's conditional request gets is `representation`'s matter.
 
-use http::header::{
-    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    LAST_MODIFIED,
-};
+use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::fields::hop;
 
-/// The validators of a stored response, as they are asked back.
+/// The validators of what is stored, as they are asked back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// For If-None-Match: the stored ETag.
+    /// For If-None-Match: the stored ETags, in a list.
     pub etag: Option<HeaderValue>,
     /// For If-Modified-Since: the stored Last-Modified.
     pub last_modified: Option<HeaderValue>,
@@ -24,45 +21,79 @@ impl Conditions {
     pub fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }
-
-    /// Puts the conditions on a request.
-    pub fn apply(self, request: &mut HeaderMap) {
-        if let Some(etag) = self.etag {
-            request.insert(IF_NONE_MATCH, etag);
-        }
-        if let Some(last_modified) = self.last_modified {
-            request.insert(IF_MODIFIED_SINCE, last_modified);
-        }
-    }
 }
 
-/// What to ask the origin about a stored response (RFC 9111 section 4.3.1).
-pub fn conditions(stored: &HeaderMap) -> Conditions {
+/// What to ask the origin about the responses stored under a URI (RFC 9111 section 4.3.1): every entity tag, so that a
+/// 304 may name any of them; and the date of the one that would be used, where it is the only one.
+pub fn conditions<'a>(stored: impl IntoIterator<Item = &'a HeaderMap>) -> Conditions {
+    let mut stored = stored.into_iter().peekable();
+    let first = stored.next();
+    let only = stored.peek().is_none();
+    let mut tags: Vec<&HeaderValue> = Vec::new();
+    for tag in first
+        .into_iter()
+        .chain(stored)
+        .filter_map(|fields| fields.get(ETAG))
+    {
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    let etag = match tags.as_slice() {
+        [] => None,
+        [one] => Some((*one).clone()),
+        [..] => {
+            let list: Vec<&[u8]> = tags.iter().map(|tag| tag.as_bytes()).collect();
+            HeaderValue::from_bytes(&list.join(&b", "[..])).ok()
+        }
+    };
     Conditions {
-        etag: stored.get(ETAG).cloned(),
-        last_modified: stored.get(LAST_MODIFIED).cloned(),
+        etag,
+        last_modified: first
+            .filter(|_| only)
+            .and_then(|fields| fields.get(LAST_MODIFIED).cloned()),
     }
 }
 
-/// Whether the 304 `answer` to our own conditions is about the stored response (RFC 9111 section 4.3.4).
+/// What a 304 to our own conditions says of the stored responses that were asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// Nothing that can be relied upon: fetch again without conditions.
+    None,
+    /// The one at this place still holds; the fields of the 304 are about something else and update nothing.
+    Unchanged(usize),
+    /// The one at this place still holds, and is to be freshened with the fields of the 304.
+    Updated(usize),
+}
+
+/// Which of the stored responses `asked` the 304 `answer` is about (RFC 9111 section 4.3.4).
 ///
-/// If not, it must not be used: fetch again without conditions. A 304 without any validator answers the validators
-/// that we sent, which are those of this one stored response.
-pub fn selects(stored: &HeaderMap, answer: &HeaderMap) -> bool {
-    if let Some(new) = answer.get(ETAG) {
-        let Some(old) = stored.get(ETAG) else {
-            return false;
-        };
-        return if is_weak(new) {
-            opaque(new) == opaque(old)
-        } else {
-            new == old
-        };
+/// Strong validators in it name the response to update. Where they name none, no response may be updated; yet where
+/// only one was asked about, the origin has said of that one that it did not change, and it can be reused (section
+/// 4.3.3).
+pub fn confirmed(asked: &[&HeaderMap], answer: &HeaderMap) -> Confirmed {
+    let alone = match asked {
+        [_] => Confirmed::Unchanged(0),
+        _ => Confirmed::None,
+    };
+    if let Some(tag) = answer.get(ETAG) {
+        let named = asked
+            .iter()
+            .position(|stored| stored.get(ETAG).is_some_and(|own| same_tag(own, tag)));
+        return named.map_or(alone, Confirmed::Updated);
     }
-    match answer.get(LAST_MODIFIED) {
-        Some(new) => stored.get(LAST_MODIFIED).is_none_or(|old| old == new),
-        None => true,
+    match (answer.get(LAST_MODIFIED), asked) {
+        (Some(date), [only]) if only.get(LAST_MODIFIED).is_some_and(|own| own != date) => alone,
+        (_, [_]) => Confirmed::Updated(0),
+        _ => Confirmed::None,
     }
+}
+
+/// What the 200 to a HEAD request says of a stored response with the same length (RFC 9111 section 4.3.5): whether it
+/// may be freshened with the fields of `answer`. If not, it is to be considered stale.
+pub fn head_updates(stored: &HeaderMap, answer: &HeaderMap) -> bool {
+    let same = |name: HeaderName| answer.get(&name).is_none_or(|new| stored.get(&name) == Some(new));
+    same(ETAG) && same(LAST_MODIFIED)
 }
 
 /// The stored fields after the 304 `answer` has freshened them (RFC 9111 section 3.2).
@@ -89,10 +120,28 @@ pub fn freshen(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
     fresh
 }
 
-/// Fields of a 304 that change nothing: they belong to its own framing, or the stored content depends on them. A Content-Digest speaks of the content it came with, and a 304 has none.
+/// Fields of a 304 that change nothing: they belong to its own framing, or the integrity of the stored content depends
+/// on them (section 3.2). A digest speaks of the content it came with, and a 304 has none (RFC 9530 section 2).
 fn keeps_stored(name: &HeaderName) -> bool {
     const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-    [CONTENT_DIGEST, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE].contains(name)
+    const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+    [
+        CONTENT_DIGEST,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_MD5,
+        CONTENT_RANGE,
+    ]
+    .contains(name)
+}
+
+/// Whether the tag in a 304 is that of a stored response: exactly if it is strong, weakly if not (RFC 9110 section
+/// 8.8.3.2).
+fn same_tag(own: &HeaderValue, new: &HeaderValue) -> bool {
+    match is_weak(new) {
+        true => opaque(new) == opaque(own),
+        false => new == own,
+    }
 }
 
 fn is_weak(etag: &HeaderValue) -> bool {
@@ -121,41 +170,78 @@ mod tests {
     const NEXT_DAY: &str = "Mon, 07 Nov 1994 08:49:37 GMT";
 
     #[test]
-    fn both_validators_are_asked_back() {
-        let mut request = HeaderMap::new();
-        conditions(&fields(&[("etag", "W/\"a\""), ("last-modified", DAY)])).apply(&mut request);
-        assert_eq!(
-            request,
-            fields(&[("if-none-match", "W/\"a\""), ("if-modified-since", DAY)])
-        );
-        assert!(conditions(&fields(&[("x", "y")])).is_empty());
+    fn what_is_asked_back() {
+        let check = |stored: &[&[(&str, &str)]], etag: Option<&str>, date: Option<&str>| {
+            let stored: Vec<_> = stored.iter().map(|lines| fields(lines)).collect();
+            let expected = Conditions {
+                etag: etag.map(|text| text.parse().unwrap()),
+                last_modified: date.map(|text| text.parse().unwrap()),
+            };
+            assert_eq!(conditions(&stored), expected, "{stored:?}");
+        };
+        let strong: &[_] = &[("etag", "\"a\""), ("last-modified", DAY)];
+        let weak: &[_] = &[("etag", "W/\"b\"")];
+        let dated: &[_] = &[("last-modified", DAY)];
+        check(&[], None, None);
+        check(&[&[("x", "y")]], None, None);
+        check(&[strong], Some("\"a\""), Some(DAY));
+        check(&[dated], None, Some(DAY));
+        check(&[strong, weak], Some("\"a\", W/\"b\""), None);
+        check(&[strong, strong, dated], Some("\"a\""), None);
+        assert!(conditions(&[fields(&[("x", "y")])]).is_empty());
     }
 
     #[test]
-    fn which_304_is_about_the_stored_response() {
-        let check = |stored: &[(&str, &str)], answer: &[(&str, &str)], expected: bool| {
+    fn which_stored_response_a_304_is_about() {
+        use Confirmed::{None, Unchanged, Updated};
+        let check = |stored: &[&[(&str, &str)]], answer: &[(&str, &str)], expected: Confirmed| {
+            let stored: Vec<_> = stored.iter().map(|lines| fields(lines)).collect();
+            let asked: Vec<_> = stored.iter().collect();
             assert_eq!(
-                selects(&fields(stored), &fields(answer)),
+                confirmed(&asked, &fields(answer)),
                 expected,
                 "{stored:?} {answer:?}"
             );
         };
-        let strong = ("etag", "\"a\"");
-        let weak = ("etag", "W/\"a\"");
-        let day = ("last-modified", DAY);
-        check(&[strong], &[strong], true);
-        check(&[strong], &[("etag", "\"b\"")], false);
-        check(&[strong], &[weak], true);
-        check(&[weak], &[weak], true);
-        check(&[weak], &[("etag", "W/\"b\"")], false);
-        check(&[weak], &[strong], false);
-        check(&[day], &[strong, day], false);
-        check(&[strong, day], &[strong, ("last-modified", NEXT_DAY)], true);
-        check(&[day], &[day], true);
-        check(&[day], &[("last-modified", NEXT_DAY)], false);
-        check(&[strong], &[day], true);
-        check(&[strong, day], &[], true);
-        check(&[], &[], true);
+        let (strong, weak, day) = (("etag", "\"a\""), ("etag", "W/\"a\""), ("last-modified", DAY));
+        let other = ("etag", "\"b\"");
+        check(&[&[strong]], &[strong], Updated(0));
+        check(&[&[strong]], &[other], Unchanged(0));
+        check(&[&[strong]], &[weak], Updated(0));
+        check(&[&[weak]], &[weak], Updated(0));
+        check(&[&[weak]], &[strong], Unchanged(0));
+        check(&[&[day]], &[strong, day], Unchanged(0));
+        check(
+            &[&[strong, day]],
+            &[strong, ("last-modified", NEXT_DAY)],
+            Updated(0),
+        );
+        check(&[&[day]], &[day], Updated(0));
+        check(&[&[day]], &[("last-modified", NEXT_DAY)], Unchanged(0));
+        check(&[&[strong]], &[day], Updated(0));
+        check(&[&[strong, day]], &[], Updated(0));
+        check(&[&[]], &[], Updated(0));
+        // Of several, only the one that is named.
+        check(&[&[strong], &[other]], &[other], Updated(1));
+        check(&[&[strong], &[other]], &[("etag", "\"c\"")], None);
+        check(&[&[strong], &[other]], &[], None);
+        check(&[&[strong, day], &[other, day]], &[day], None);
+        check(&[], &[strong], None);
+    }
+
+    #[test]
+    fn what_a_head_request_may_update() {
+        let check = |stored: &[(&str, &str)], answer: &[(&str, &str)], expected: bool| {
+            let updates = head_updates(&fields(stored), &fields(answer));
+            assert_eq!(updates, expected, "{stored:?} {answer:?}");
+        };
+        let (tag, day) = (("etag", "\"a\""), ("last-modified", DAY));
+        check(&[tag, day], &[], true);
+        check(&[tag, day], &[tag, day], true);
+        check(&[tag], &[("etag", "\"b\"")], false);
+        check(&[], &[tag], false);
+        check(&[tag, day], &[tag, ("last-modified", NEXT_DAY)], false);
+        check(&[tag], &[tag, ("x", "1")], true);
     }
 
     #[test]
@@ -180,6 +266,7 @@ mod tests {
             "content-encoding",
             "content-range",
             "content-digest",
+            "content-md5",
             "etag",
         ] {
             check(&[(kept, "1")], &[(kept, "2")], &[(kept, "1")]);

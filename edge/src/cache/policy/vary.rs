@@ -2,9 +2,9 @@
 //!
 //! Accept-Encoding takes no part: codings are negotiated here, on one stored response.
 //!
-//! Values are compared after what section 4.1 allows: lines joined, white space around them trimmed; and for the
-//! Accept family, whose lists are known to be case-insensitive and unordered, in lowercase, without inner white space,
-//! sorted. Nothing is folded in a field whose syntax is not known here.
+//! Values are compared after what section 4.1 allows: lines joined, white space around them and around commas taken
+//! away; and for the Accept family, whose lists are known to be case-insensitive and unordered, in lowercase, without
+//! inner white space, sorted. Nothing else is folded in a field whose syntax is not known here.
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -65,6 +65,16 @@ impl VaryKey {
     /// The names of the fields, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         self.0.iter().map(|(name, _)| name)
+    }
+
+    /// The fields with their values as they are compared, for people to read.
+    pub fn shown(&self) -> impl Iterator<Item = (&HeaderName, Option<String>)> {
+        self.0.iter().map(|(name, value)| {
+            let text = value
+                .as_deref()
+                .map(|value| String::from_utf8_lossy(value).into_owned());
+            (name, text)
+        })
     }
 
     /// The bytes that this takes up, about.
@@ -136,11 +146,11 @@ fn normalised(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
     let mut joined = Vec::new();
     let mut lines = request.get_all(name).iter().peekable();
     lines.peek()?;
-    for line in lines {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b", ");
+    for (at, line) in lines.enumerate() {
+        if at > 0 {
+            joined.push(b',');
         }
-        joined.extend_from_slice(line.as_bytes().trim_ascii());
+        push_tight(&mut joined, line.as_bytes());
     }
     let unordered = name == ACCEPT || name == ACCEPT_LANGUAGE || name == "accept-charset";
     // A quoted parameter of Accept may hold commas and spaces that mean something.
@@ -149,6 +159,20 @@ fn normalised(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
     } else {
         joined
     })
+}
+
+/// Adds a line without the white space at its ends and around its commas; as it is where quotes may hold a comma.
+fn push_tight(joined: &mut Vec<u8>, line: &[u8]) {
+    if line.contains(&b'"') {
+        joined.extend_from_slice(line.trim_ascii());
+        return;
+    }
+    for (at, part) in line.split(|byte| *byte == b',').enumerate() {
+        if at > 0 {
+            joined.push(b',');
+        }
+        joined.extend_from_slice(part.trim_ascii());
+    }
 }
 
 /// A list of case-insensitive, unordered members in one spelling.
@@ -248,6 +272,10 @@ mod tests {
         // Lines are joined and trimmed; nothing more is known of this field.
         check("foo", &[("foo", "1, 2")], &[("foo", "1"), ("foo", "2")], true);
         check("foo", &[("foo", "1")], &[("foo", " 1 ")], true);
+        check("foo", &[("foo", "1,2")], &[("foo", " 1 ,\t2 ")], true);
+        check("foo", &[("foo", "1 2")], &[("foo", "12")], false);
+        check("foo", &[("foo", "\"1, 2\"")], &[("foo", "\"1,2\"")], false);
+        check("foo", &[("foo", "")], &[("foo", ""), ("foo", "")], false);
         check("foo", &[("foo", "a")], &[("foo", "A")], false);
         check("foo", &[("foo", "1, 2")], &[("foo", "2, 1")], false);
         check("foo", &[("foo", "1"), ("foo", "")], &[("foo", "1")], false);

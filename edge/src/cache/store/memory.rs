@@ -66,7 +66,7 @@ impl Memory {
         self.cache.get(key)
     }
 
-    /// Stores `response` under `key`, in place of the one it `replaces` (the same bucket and the same Vary).
+    /// Stores `response` under `key`, in place of those it `replaces` (the same bucket and the same Vary).
     pub fn insert(&self, key: &Key, response: Arc<StoredResponse>) {
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
@@ -131,8 +131,11 @@ impl Memory {
     }
 }
 
+/// A part never takes the place of a whole.
 fn replaces(new: &StoredResponse, old: &StoredResponse) -> bool {
-    new.head.source == old.head.source && new.head.vary == old.head.vary
+    new.head.source == old.head.source
+        && new.head.vary == old.head.vary
+        && (new.head.part.is_none() || old.head.part.is_some())
 }
 
 /// Why an entry left.

@@ -17,7 +17,8 @@ pub use budget::{Budget, Reservation};
 pub use memory::{Entry, Memory};
 
 use super::epoch::Position;
-use super::policy::freshness::Lifetime;
+use super::policy::freshness::{self, Lifetime};
+use super::policy::partial::Part;
 use super::policy::vary::VaryKey;
 use super::tag::Tag;
 use crate::clock::Timestamp;
@@ -57,6 +58,23 @@ pub struct Head {
     pub last_modified: Option<Timestamp>,
     /// Whether other codings may be made of it.
     pub codable: bool,
+    /// Where its bytes stand, when they are not all (RFC 9111 section 3.3).
+    pub part: Option<Part>,
+    /// Fields for the client whose request brought it, and for nobody else (RFC 9111 sections 5.2.2.4 and 5.2.2.7).
+    /// What is stored has none.
+    pub withheld: HeaderMap,
+}
+
+impl Head {
+    /// The age at `now` (RFC 9111 section 4.2.3).
+    pub fn age(&self, now: Timestamp) -> Duration {
+        freshness::current_age(self.initial_age, self.response_time, now)
+    }
+
+    /// Whether a request with these fields may be answered with it (RFC 9111 section 4.1).
+    pub fn suits(&self, request: &HeaderMap) -> bool {
+        self.vary.as_ref().is_none_or(|vary| vary.matches(request))
+    }
 }
 
 /// One coded form of a stored response.

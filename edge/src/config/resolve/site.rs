@@ -8,7 +8,12 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::HOUR;
 use crate::config::reader::{Table, Value};
-use crate::config::{Lifetimes, Origin, Preset, Query, Rule, Scope, Site, Token};
+use crate::config::{
+    HttpOrigin, Lifetimes, Origin, OriginHost, OriginKind, Preset, Query, Rule, Scope, Site, Terms, Token,
+};
+
+/// The fields by which an origin speaks to this cache and to nobody behind it, the strongest first.
+const TARGETED: [&str; 3] = ["portico-cache-control", "cdn-cache-control", "surrogate-control"];
 
 const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -41,26 +46,76 @@ pub(super) fn sites(root: &Table<'_>, origins: &[Origin], tokens: &[Token]) -> V
 
 fn site(table: &Table<'_>, origins: &[Origin], tokens: &[Token]) -> Site {
     const PRESETS: [(&str, Preset); 2] = [("plain", Preset::Plain), ("embed", Preset::Embed)];
-    let strict = table.read("strict", Value::boolean).unwrap_or(false);
+    let name = table.require("origin", |value| origin(value, origins));
+    let origin = origins.iter().find(|origin| Some(&origin.name) == name.as_ref());
+    let http = origin.and_then(|origin| match &origin.kind {
+        OriginKind::Http(http) => Some(http),
+        OriginKind::S3(_) => None,
+    });
+    let hosts = hosts(table);
+    check_preserved_host(table, &hosts, http);
+    let strict = table.read("strict", Value::boolean).unwrap_or(http.is_some());
     let lifetimes = lifetimes(table, &lifetimes_default(strict));
+    // An application's answers depend on the query; a bucket knows none.
+    let site_query = table.read("query", query).unwrap_or(match http {
+        Some(_) => Query::Keep,
+        None => Query::Ignore,
+    });
     Site {
-        hosts: hosts(table),
-        origin: table
-            .require("origin", |value| origin(value, origins))
-            .unwrap_or_default(),
+        hosts,
+        origin: name.unwrap_or_default(),
+        relays: http.is_some(),
         preset: table
             .read("preset", |value| value.one_of(&PRESETS))
             .unwrap_or(Preset::Plain),
-        strict,
-        query: table.read("query", query).unwrap_or(Query::Ignore),
-        rules: rules(table, &lifetimes),
+        terms: terms(table, strict),
+        targeted: targeted(table),
+        rules: rules(table, &lifetimes, &site_query),
+        query: site_query,
         lifetimes,
         hsts: table.read("hsts", |value| value.duration(Duration::ZERO, LIFETIME_MAX)),
         index: table.read("index", index),
         x_cache: table.read("x_cache", Value::boolean).unwrap_or(false),
+        cache_status_key: table.read("cache_status_key", Value::boolean).unwrap_or(false),
         purge_method: table
             .read("purge_method", |value| purge_method(value, tokens))
             .unwrap_or(false),
+    }
+}
+
+fn terms(table: &Table<'_>, strict: bool) -> Terms {
+    let default = Terms::new(strict);
+    let read = |key: &str| table.read(key, Value::boolean);
+    Terms {
+        strict,
+        request_directives: read("request_directives").unwrap_or(default.request_directives),
+        store_set_cookie: read("store_set_cookie").unwrap_or(default.store_set_cookie),
+    }
+}
+
+/// Field names as RFC 9213 section 3 allows any cache to choose its own.
+fn targeted(table: &Table<'_>) -> Vec<HeaderName> {
+    let read = table.read("targeted", |value| Ok(value.list(field_name).unwrap_or_default()));
+    read.unwrap_or_else(|| TARGETED.map(HeaderName::from_static).to_vec())
+}
+
+fn field_name(value: &Value<'_>) -> Result<HeaderName, String> {
+    let name = HeaderName::from_bytes(value.text()?.as_bytes())
+        .map_err(|_| "is no name of a header field".to_owned())?;
+    match name == header::CACHE_CONTROL || is_ours(&name) {
+        true => Err("this field has a meaning of its own".into()),
+        false => Ok(name),
+    }
+}
+
+/// What an origin is told of a site's host must be one name: content is kept under it.
+fn check_preserved_host(table: &Table<'_>, hosts: &[String], origin: Option<&HttpOrigin>) {
+    let preserves = origin.is_some_and(|origin| origin.host == OriginHost::Site);
+    if preserves && hosts.first().is_some_and(|host| host.starts_with("*.")) {
+        table.refuse(
+            "hosts",
+            "begins with a wildcard, which cannot be sent as Host: the origin says host = \"preserve\", so put one name first",
+        );
     }
 }
 
@@ -168,6 +223,7 @@ fn lifetimes_default(strict: bool) -> Lifetimes {
         ttl_negative: Duration::from_secs(10),
         stale_while_revalidate: (!strict).then_some(HOUR),
         stale_if_error: (!strict).then_some(24 * HOUR),
+        heuristic: true,
     }
 }
 
@@ -181,6 +237,9 @@ fn lifetimes(table: &Table<'_>, default: &Lifetimes) -> Lifetimes {
         ttl_negative: read("ttl_negative").unwrap_or(default.ttl_negative),
         stale_while_revalidate: read("stale_while_revalidate").or(default.stale_while_revalidate),
         stale_if_error: read("stale_if_error").or(default.stale_if_error),
+        heuristic: table
+            .read("heuristic", Value::boolean)
+            .unwrap_or(default.heuristic),
     };
     if let (Some(least), Some(most)) = (lifetimes.ttl_min, lifetimes.ttl_max)
         && least > most
@@ -190,7 +249,7 @@ fn lifetimes(table: &Table<'_>, default: &Lifetimes) -> Lifetimes {
     lifetimes
 }
 
-fn rules(site: &Table<'_>, lifetimes_of_site: &Lifetimes) -> Vec<Rule> {
+fn rules(site: &Table<'_>, lifetimes_of_site: &Lifetimes, query_of_site: &Query) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for table in site.tables("rule") {
         let rule = Rule {
@@ -200,6 +259,13 @@ fn rules(site: &Table<'_>, lifetimes_of_site: &Lifetimes) -> Vec<Rule> {
                 .table("fields")
                 .map(|table| fields(&table))
                 .unwrap_or_default(),
+            remove: table
+                .read("remove", |value| Ok(value.list(field_name).unwrap_or_default()))
+                .unwrap_or_default(),
+            query: table
+                .read("query", query)
+                .unwrap_or_else(|| query_of_site.clone()),
+            coding: table.read("coding", Value::boolean).unwrap_or(true),
         };
         if let Some(earlier) = rules.iter().position(|earlier| covers(&earlier.path, &rule.path)) {
             table.refuse(
@@ -234,7 +300,7 @@ fn covers(earlier: &str, later: &str) -> bool {
     }
 }
 
-fn fields(table: &Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
+pub(super) fn fields(table: &Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
     table
         .entries()
         .into_iter()

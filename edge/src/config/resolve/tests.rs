@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::tests::{MINIMAL, minimal};
-use crate::config::{Credentials, Errors, KEYS, OriginKind, Query, parse};
+use crate::config::{Credentials, Errors, KEYS, OriginKind, OriginTimeouts, Query, parse};
 
 fn read(text: &str) -> Result<Config, Errors> {
     parse(text, "edge.toml", Path::new("/etc/portico"))
@@ -161,7 +161,7 @@ ttl = 60
             "2 nmae: unknown key; did you mean `name`?",
             "3 workers: must be at least 1",
             "5 listen.plain[0]: expected an IP address with a port",
-            "7 origin.assets.kind: expected \"s3\", not \"ftp\"",
+            "7 origin.assets.kind: expected \"s3\" or \"http\", not \"ftp\"",
             "8 origin.assets.buckets: needs at least one bucket",
             "11 site[0].origin: there is no [origin.asset]; there is assets",
             "15 site[0].rule[1].path: must begin with a slash: \"/b\"",
@@ -202,13 +202,115 @@ fn what_this_version_cannot_do_is_refused_by_name() {
         &MINIMAL.replace("[listen]", "[listen]\nproxy_protocol_from = [\"10.0.0.0/8\"]"),
         &["3 listen.proxy_protocol_from: not supported yet by this version"],
     );
-    check_more(
-        "[origin.app]\nkind = \"http\"\n",
-        &[
-            "13 origin.app.buckets: needs at least one bucket",
-            "14 origin.app.kind: \"http\" is not supported yet",
-        ],
+}
+
+fn with_app(lines: &str) -> String {
+    MINIMAL
+        .replace(
+            "[[site]]",
+            &format!("[origin.app]\nkind = \"http\"\n{lines}\n[[site]]"),
+        )
+        .replace("origin = \"assets\"", "origin = \"app\"")
+}
+
+#[test]
+fn a_site_with_an_http_origin_is_strict_and_keeps_the_query() {
+    let config = read(&with_app("url = \"https://App.example.com/base/\"")).unwrap();
+    let site = config.sites.first().unwrap();
+    assert!(site.terms.strict && site.relays);
+    assert_eq!(site.query, Query::Keep);
+    assert_eq!(site.lifetimes.stale_if_error, None);
+    let OriginKind::Http(app) = &config.origins.last().unwrap().kind else {
+        panic!("{config:?}");
+    };
+    assert_eq!(app.timeouts, OriginTimeouts::HTTP);
+    let [server] = app.servers.as_slice() else {
+        panic!("{app:?}");
+    };
+    assert_eq!(server.url(), "https://app.example.com/base");
+    assert_eq!(
+        (server.port, server.authority().as_str()),
+        (443, "app.example.com")
     );
+    let relaxed =
+        with_app("urls = [\"http://a:1\", \"http://[::1]:2\"]") + "strict = false\nquery = \"sort\"\n";
+    let config = read(&relaxed).unwrap();
+    let site = config.sites.first().unwrap();
+    assert!(!site.terms.strict && site.relays);
+    assert_eq!(site.lifetimes.stale_if_error, Some(24 * HOUR));
+}
+
+#[test]
+fn the_servers_of_an_http_origin_are_checked() {
+    let check_app = |lines: &str, expected: &[&str]| check(&with_app(lines), expected);
+    check_app("", &["10 origin.app.url: is missing"]);
+    for bad in [
+        "app:80",
+        "ftp://app",
+        "http://",
+        "http://a:",
+        "http://a:0",
+        "http://a b/",
+        "/path",
+    ] {
+        check_app(
+            &format!("url = \"{bad}\""),
+            &["12 origin.app.url: expected a URL such as"],
+        );
+    }
+    check_app(
+        "url = \"http://me:pw@a\"",
+        &["12 origin.app.url: must hold no user"],
+    );
+    check_app(
+        "url = \"http://a/?b\"",
+        &["12 origin.app.url: must end with its path"],
+    );
+    check_app(
+        "url = \"http://a\"\nurls = [\"http://b\"]",
+        &["13 origin.app.urls: stands beside url"],
+    );
+    check_app("urls = []", &["12 origin.app.urls: needs at least one"]);
+    check_app(
+        "urls = [\"http://a\", \"http://a:80\"]",
+        &["12 origin.app.urls: has the same URL twice"],
+    );
+}
+
+#[test]
+fn what_an_http_origin_is_told_is_checked() {
+    let check_app =
+        |lines: &str, expected: &[&str]| check(&with_app(&format!("url = \"http://a\"\n{lines}")), expected);
+    check_app("host = \"a b\"", &["13 origin.app.host: expected a host"]);
+    check_app("health = \"healthz\"", &["13 origin.app.health: expected a path"]);
+    check_app(
+        "fields = { Connection = \"close\" }",
+        &["13 origin.app.fields.Connection: this field"],
+    );
+    check_app(
+        "connections = 0",
+        &["13 origin.app.connections: must be at least 1"],
+    );
+    check_app(
+        "buckets = []",
+        &["13 origin.app.buckets: belongs to an origin of kind \"s3\""],
+    );
+    check_more(
+        "[origin.b]\nkind = \"s3\"\nbuckets = [{ name = \"name\", region = \"r\" }]\nurl = \"http://a\"\n",
+        &["16 origin.b.url: belongs to an origin of kind \"http\""],
+    );
+}
+
+#[test]
+fn the_host_that_is_preserved_is_one_name() {
+    let wild = with_app("url = \"http://a\"\nhost = \"preserve\"")
+        .replace("\"cdn.example.com\"", "\"*.example.com\", \"a.example\"");
+    check(&wild, &["15 site[0].hosts: begins with a wildcard"]);
+    let swapped = wild.replace(
+        "\"*.example.com\", \"a.example\"",
+        "\"a.example\", \"*.example.com\"",
+    );
+    assert!(read(&swapped).is_ok());
 }
 
 #[test]
@@ -473,7 +575,9 @@ fn a_secret_comes_from_its_file_and_never_shows() {
     );
     std::fs::write(&secret, "hush\n").unwrap();
     let config = crate::config::load(&file).unwrap();
-    let OriginKind::S3(origin) = &config.origins.first().unwrap().kind;
+    let OriginKind::S3(origin) = &config.origins.first().unwrap().kind else {
+        panic!("{config:?}");
+    };
     let Credentials::Static {
         secret_access_key, ..
     } = &origin.credentials

@@ -4,7 +4,6 @@
 //! that breaks is taken up where it broke, from the same object only.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
@@ -15,12 +14,8 @@ use super::send::{Raw, Request};
 use super::verdict::{self, ContentRange, Verdict};
 use super::{Bucket, Check};
 use crate::origin::health::Admission;
+use crate::origin::pace::{Pace, WINDOW_DEADLINES};
 use crate::origin::{AskedRange, Error, Kind, retry};
-
-/// A body that brings less than this in a window of waiting is taken for stalled.
-const PACE_BYTES_MIN: u64 = 16 * 1024;
-/// The window, in deadlines between bytes.
-const PACE_WINDOW: u32 = 4;
 
 /// A body from S3.
 #[derive(Debug)]
@@ -50,13 +45,6 @@ enum State {
     Open,
     Whole,
     Broken(Error),
-}
-
-/// How much came in how much waiting. Time that the reader takes does not count.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    waited: Duration,
-    bytes: u64,
 }
 
 impl Body {
@@ -153,7 +141,7 @@ impl Body {
         };
         if self
             .pace
-            .is_stalled(waited, bytes.len() as u64, read.saturating_mul(PACE_WINDOW))
+            .is_stalled(waited, bytes.len() as u64, read.saturating_mul(WINDOW_DEADLINES))
         {
             return Err(Error::new(Kind::ConnectionReadTimeout, "the body drips"));
         }
@@ -280,33 +268,4 @@ enum Step {
     Deliver(Bytes),
     More,
     End,
-}
-
-impl Pace {
-    /// Counts; whether too little came in a whole window.
-    fn is_stalled(&mut self, waited: Duration, bytes: u64, window: Duration) -> bool {
-        self.waited += waited;
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.waited < window {
-            return false;
-        }
-        std::mem::take(self).bytes < PACE_BYTES_MIN
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dripping_is_told_from_a_slow_line_and_from_a_slow_reader() {
-        const WINDOW: Duration = Duration::from_secs(8);
-        let stalls = |waited_ms, bytes| {
-            let mut pace = Pace::default();
-            (0..100).any(|_| pace.is_stalled(Duration::from_millis(waited_ms), bytes, WINDOW))
-        };
-        assert!(stalls(1000, 1), "a byte a second");
-        assert!(!stalls(1000, 4096), "four kilobytes a second");
-        assert!(!stalls(0, 1), "the reader took the time");
-    }
 }

@@ -9,27 +9,29 @@ mod forbidden;
 mod integrity;
 mod key;
 mod media;
+mod replica;
 mod report;
 mod send;
 mod verdict;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::SharedHttpClient;
 use http::StatusCode;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
-use super::health::{Admission, Breaker, Canary};
+use super::failover::{Failover, Server};
+use super::health::{Admission, Canary};
 use super::retry::Budget;
-use super::{Answer, Ask, BucketStatus, Error, Kind, Metrics, Outcome, Source, StartError};
+use super::vitals::Vitals;
+use super::{Answer, Ask, BucketStatus, Error, Kind, Metrics, Outcome, StartError};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
+use crate::drain::Drain;
 
 pub use body::Body;
 use integrity::{Check, Md5Etags};
-pub(super) use key::key_of;
 use send::{Raw, Request};
 use verdict::{ContentRange, Verdict};
 
@@ -38,10 +40,65 @@ const WAITING_MAX: usize = 256;
 /// What is asked for to see whether the bucket answers, when no key in it is known.
 const PROBE_KEY: &str = "portico-probe";
 
+/// Buckets with the same content, in order of preference.
+#[derive(Debug)]
+pub struct S3Origin(Failover<Bucket>);
+
+impl S3Origin {
+    pub(super) fn start(
+        config: &config::S3Origin,
+        drain: &Drain,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        if config.buckets.is_empty() {
+            return Err(StartError::NoBucket);
+        }
+        let budget = Arc::new(Mutex::new(Budget::new(clock.now())));
+        let mut buckets = Vec::with_capacity(config.buckets.len());
+        for bucket in &config.buckets {
+            let made = Bucket::new(
+                bucket,
+                config,
+                Arc::clone(&budget),
+                metrics.clone(),
+                clock.clone(),
+            )?;
+            buckets.push(Arc::new(made));
+        }
+        Ok(Self(Failover::start(
+            buckets,
+            &config.timeouts,
+            budget,
+            metrics,
+            clock,
+            drain,
+        )))
+    }
+
+    pub(super) async fn fetch(&self, ask: Ask) -> Result<Answer, Error> {
+        if key::key_of(&ask.path).is_none() {
+            return self.impossible();
+        }
+        self.0.fetch(&ask).await
+    }
+
+    pub(super) fn status(&self) -> Vec<BucketStatus> {
+        self.0.status()
+    }
+
+    /// The answer for a path that no object can have.
+    fn impossible(&self) -> Result<Answer, Error> {
+        let first = self.0.first();
+        let first = first.ok_or_else(|| Error::new(Kind::ProxyInternalError, "no bucket"))?;
+        Ok(first.empty(StatusCode::NOT_FOUND, http::HeaderMap::new()))
+    }
+}
+
 /// A bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    id: Source,
+    vitals: Vitals,
     config: config::Bucket,
     credentials: config::Credentials,
     timeouts: config::OriginTimeouts,
@@ -55,17 +112,11 @@ pub(super) struct Bucket {
     budget: Arc<Mutex<Budget>>,
     metrics: Metrics,
     clock: Clock,
-    /// Told when the breaker opens, and when the bucket goes away.
-    opened: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct Health {
-    breaker: Breaker,
     canary: Canary,
-    last_error: Option<(Timestamp, Error)>,
-    last_success: Option<Timestamp>,
-    alarmed: Option<Timestamp>,
     refreshed: Option<Timestamp>,
 }
 
@@ -81,7 +132,7 @@ impl Bucket {
         let client = client::client(config, &origin.credentials, &origin.timeouts, connections.clone());
         let directory_bucket = config.name.ends_with("--x-s3");
         Ok(Self {
-            id: key::id(config),
+            vitals: Vitals::new(key::id(config), metrics.clone(), clock.clone()),
             config: config.clone(),
             credentials: origin.credentials.clone(),
             timeouts: origin.timeouts.clone(),
@@ -91,48 +142,17 @@ impl Bucket {
             waiting: Semaphore::new(WAITING_MAX),
             canary_look: tokio::sync::Mutex::default(),
             health: Mutex::new(Health {
-                breaker: Breaker::default(),
                 canary: Canary::new(config.canary.clone()),
-                last_error: None,
-                last_success: None,
-                alarmed: None,
                 refreshed: None,
             }),
             budget,
             metrics,
             clock,
-            opened: Arc::new(Notify::new()),
         })
     }
 
-    pub(super) fn id(&self) -> &Source {
-        &self.id
-    }
-
-    pub(super) fn admit(&self) -> Admission {
-        self.health().breaker.admit(self.clock.now())
-    }
-
-    pub(super) fn probe_in(&self) -> Option<Duration> {
-        self.health().breaker.probe_in(self.clock.now())
-    }
-
-    pub(super) fn opened(&self) -> Arc<Notify> {
-        Arc::clone(&self.opened)
-    }
-
-    pub(super) fn status(&self) -> BucketStatus {
-        let health = self.health();
-        BucketStatus {
-            id: Arc::clone(&self.id),
-            breaker: health.breaker.state(),
-            last_error: health.last_error.clone(),
-            last_success: health.last_success,
-        }
-    }
-
     /// One attempt for the object at `key` (without the bucket's prefix), with its consequences for the bucket.
-    pub(super) async fn fetch(
+    async fn fetch_key(
         self: &Arc<Self>,
         ask: &Ask,
         key: &str,
@@ -150,13 +170,9 @@ impl Bucket {
         answer
     }
 
-    /// Looks whether the bucket is back, for its breaker.
-    pub(super) async fn probe(&self) {
-        let known = {
-            let mut health = self.health();
-            health.breaker.begin_probe(self.clock.now());
-            health.canary.keys().into_iter().next()
-        };
+    async fn look(&self) {
+        self.vitals.begin_probe();
+        let known = self.health().canary.keys().into_iter().next();
         let request = self.head(known.as_deref().unwrap_or(PROBE_KEY));
         let seen = match self
             .send(&request)
@@ -179,7 +195,7 @@ impl Bucket {
         let condition = ask
             .condition
             .as_ref()
-            .filter(|condition| condition.source == self.id);
+            .filter(|condition| condition.source == *self.vitals.id());
         let etag = condition.and_then(|condition| condition.etag.clone());
         let request = Request {
             key: self.full_key(key),
@@ -239,7 +255,7 @@ impl Bucket {
             headers,
             length: None,
             body: super::Body::Empty,
-            source: Arc::clone(&self.id),
+            source: Arc::clone(self.vitals.id()),
         }
     }
 
@@ -283,12 +299,28 @@ impl Bucket {
     }
 }
 
-impl Drop for Bucket {
-    fn drop(&mut self) {
-        if self.health().breaker.state() != super::BreakerState::Closed {
-            self.metrics.breakers_open.add(-1);
-        }
-        self.opened.notify_one();
+impl Server for Bucket {
+    fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    async fn fetch(self: &Arc<Self>, ask: &Ask, admission: Admission) -> Result<Answer, Error> {
+        let key = key::key_of(&ask.path);
+        let key = key.ok_or_else(|| Error::new(Kind::ProxyInternalError, "no object can have this path"))?;
+        self.fetch_key(ask, &key, admission).await
+    }
+
+    /// Looks whether the bucket is back, for its breaker.
+    async fn probe(&self) {
+        self.look().await;
+    }
+
+    fn counts(answer: Answer, ask: &Ask, place: usize, _last: bool) -> Result<Answer, Error> {
+        replica::counts(answer, ask, place)
+    }
+
+    fn is_worth_another_try(error: &Error) -> bool {
+        error.kind.is_transient()
     }
 }
 

@@ -1,69 +1,26 @@
-//! What an attempt means for the bucket: its breaker, its canary, its alarms, its credentials.
+//! What an attempt means for the bucket: its vitals, its canary, its credentials.
 
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use super::{Bucket, client};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::origin::health::{Admission, Change};
+use crate::origin::health::Admission;
+use crate::origin::vitals::ALARM_PAUSE;
 use crate::origin::{Error, Kind};
-
-/// How often an alarm about one bucket is logged, and credentials are looked for anew, at most.
-const ALARM_PAUSE: Duration = Duration::from_secs(30);
 
 impl Bucket {
     pub(super) fn note_success(&self, admission: Admission, readable: Option<&str>) {
-        let now = self.clock.now();
-        let change = {
-            let mut health = self.health();
-            health.last_success = Some(now);
-            if let Some(key) = readable {
-                health.canary.readable(key, now);
-            }
-            health.breaker.succeeded(admission, now)
-        };
-        if change == Change::Closed {
-            self.metrics.breakers_open.add(-1);
-            tracing::info!(bucket = %self.id, "the bucket answers again: its breaker is closed");
+        if let Some(key) = readable {
+            self.health().canary.readable(key, self.clock.now());
         }
+        self.vitals.note_success(admission);
     }
 
     pub(super) fn note_failure(&self, admission: Admission, error: &Error, path: &str) {
-        let now = self.clock.now();
-        self.metrics.errors.inc(error.kind);
-        let (change, alarm) = {
-            let mut health = self.health();
-            health.last_error = Some((now, error.clone()));
-            let change = if error.kind.counts_against_bucket() {
-                health.breaker.failed(admission, now, fastrand::f64())
-            } else if error.kind.is_answer() {
-                health.breaker.succeeded(admission, now)
-            } else {
-                Change::None
-            };
-            let due = health.alarmed.is_none_or(|last| now.since(last) >= ALARM_PAUSE);
-            let alarm = error.kind.is_alarm() && due;
-            if alarm {
-                health.alarmed = Some(now);
-            }
-            (change, alarm)
-        };
-        if alarm {
-            tracing::error!(bucket = %self.id, path, %error, "the bucket needs an operator");
-        } else {
-            tracing::debug!(bucket = %self.id, path, %error, "the bucket did not answer");
-        }
-        if change == Change::Opened {
-            self.metrics.breakers_open.add(1);
-            tracing::warn!(bucket = %self.id, %error, "the bucket's breaker is open: it is asked no more until a probe succeeds");
-            self.opened.notify_one();
-        }
-        if change == Change::Closed {
-            self.metrics.breakers_open.add(-1);
-        }
+        self.vitals.note_failure(admission, error, path);
         if error.kind == Kind::CredentialsRefused {
-            self.refresh_credentials(now);
+            self.refresh_credentials(self.clock.now());
         }
     }
 
@@ -86,6 +43,6 @@ impl Bucket {
             self.connections.clone(),
         );
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
-        tracing::info!(bucket = %self.id, "the credentials are looked for anew");
+        tracing::info!(bucket = %self.vitals.id(), "the credentials are looked for anew");
     }
 }

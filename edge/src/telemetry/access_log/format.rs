@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use http::{HeaderValue, Version};
+use http::Version;
 
 use super::Entry;
 use crate::clock::Timestamp;
@@ -14,22 +14,61 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// Appends the line of `entry`, with its end.
-pub(super) fn line(out: &mut Vec<u8>, entry: &Entry, format: LogFormat, truncate_address: bool) {
-    let client = if truncate_address {
-        truncated(entry.client)
-    } else {
-        entry.client
-    };
-    match format {
-        LogFormat::Combined => combined(out, entry, client),
-        LogFormat::Json => json(out, entry, client),
+/// Writes lines. It remembers how the last second was spelled, as the next line is most often of the same one.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// `2024-02-29T00:00:00`, and the second that it spells.
+    rfc3339: Spelled,
+    /// `29/Feb/2024:00:00:00`.
+    combined: Spelled,
+}
+
+#[derive(Debug, Default)]
+struct Spelled {
+    second: Option<i64>,
+    text: String,
+}
+
+impl Spelled {
+    fn of(&mut self, time: Timestamp, spell: impl FnOnce(&Civil) -> String) -> &[u8] {
+        let second = time.unix_seconds();
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.text = spell(&Civil::of(time));
+        }
+        self.text.as_bytes()
     }
-    out.push(b'\n');
+}
+
+impl Lines {
+    /// Appends the line of `entry`, with its end.
+    pub(super) fn line(
+        &mut self,
+        out: &mut Vec<u8>,
+        entry: &Entry<'_>,
+        format: LogFormat,
+        truncate_address: bool,
+    ) {
+        let client = if truncate_address {
+            truncated(entry.client)
+        } else {
+            entry.client
+        };
+        match format {
+            LogFormat::Combined => combined(out, entry, client, self.combined.of(entry.received, day_first)),
+            LogFormat::Json => json(out, entry, client, self.rfc3339.of(entry.received, year_first)),
+        }
+        out.push(b'\n');
+    }
 }
 
 /// A point in time as of RFC 3339, in UTC, to the microsecond.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
+    let micros = time.unix_micros().rem_euclid(1_000_000);
+    format!("{}.{micros:06}Z", year_first(&Civil::of(time)))
+}
+
+fn year_first(civil: &Civil) -> String {
     let Civil {
         year,
         month,
@@ -37,9 +76,24 @@ pub(crate) fn rfc3339(time: Timestamp) -> String {
         hour,
         minute,
         second,
-    } = Civil::of(time);
-    let micros = time.unix_micros().rem_euclid(1_000_000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    } = civil;
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
+fn day_first(civil: &Civil) -> String {
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+    } = civil;
+    let month = usize::try_from(month - 1)
+        .ok()
+        .and_then(|month| MONTHS.get(month))
+        .unwrap_or(&"Jan");
+    format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02}")
 }
 
 /// The last octet of IPv4 and the last 80 bits of IPv6 as zeros.
@@ -52,42 +106,51 @@ fn truncated(address: IpAddr) -> IpAddr {
 
 // Writing to a Vec cannot fail, so the results below are dropped.
 
-fn combined(out: &mut Vec<u8>, entry: &Entry, client: IpAddr) {
-    let Civil {
-        year,
-        month,
-        day,
-        hour,
-        minute,
-        second,
-    } = Civil::of(entry.received);
-    let month = usize::try_from(month - 1)
-        .ok()
-        .and_then(|month| MONTHS.get(month))
-        .unwrap_or(&"Jan");
-    let _ = write!(
-        out,
-        "{client} - - [{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000] \""
-    );
-    hex_escaped(out, entry.method.as_str().as_bytes());
+fn combined(out: &mut Vec<u8>, entry: &Entry<'_>, client: IpAddr, time: &[u8]) {
+    let _ = write!(out, "{client} - - [");
+    out.extend_from_slice(time);
+    out.extend_from_slice(b" +0000] \"");
+    hex_escaped(out, entry.method.as_bytes());
     out.push(b' ');
-    hex_escaped(out, entry.target.as_str().as_bytes());
-    let _ = write!(
-        out,
-        " {}\" {} {}",
-        version(entry.version),
-        entry.status.as_u16(),
-        entry.bytes
-    );
-    for field in [&entry.referer, &entry.user_agent] {
+    hex_escaped(out, entry.target.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(version(entry.version).as_bytes());
+    out.extend_from_slice(b"\" ");
+    number(out, entry.status.as_u16().into());
+    out.push(b' ');
+    number(out, entry.bytes);
+    for field in [entry.referer, entry.user_agent] {
         out.extend_from_slice(b" \"");
-        hex_escaped(out, field.as_ref().map_or(b"-", HeaderValue::as_bytes));
+        hex_escaped(out, field.unwrap_or(b"-"));
         out.push(b'"');
     }
 }
 
+/// Whether a byte stands for itself in both formats.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+fn number(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+}
+
+/// Six digits, with leading zeros.
+fn micros(out: &mut Vec<u8>, n: u32) {
+    let mut digits = [b'0'; 6];
+    let mut rest = n;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    out.extend_from_slice(&digits);
+}
+
 /// Printable ASCII but the quote and the backslash as it is, the rest as `\xHH`.
 fn hex_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.iter().copied().all(is_plain) {
+        return out.extend_from_slice(bytes);
+    }
     for byte in bytes {
         match byte {
             b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff => {
@@ -98,40 +161,59 @@ fn hex_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-fn json(out: &mut Vec<u8>, entry: &Entry, client: IpAddr) {
-    let _ = write!(
+fn json(out: &mut Vec<u8>, entry: &Entry<'_>, client: IpAddr, time: &[u8]) {
+    out.extend_from_slice(b"{\"time\":\"");
+    out.extend_from_slice(time);
+    out.push(b'.');
+    micros(
         out,
-        "{{\"time\":\"{}\",\"client\":\"{client}\"",
-        rfc3339(entry.received)
+        u32::try_from(entry.received.unix_micros().rem_euclid(1_000_000)).unwrap_or(0),
     );
-    text(out, "method", entry.method.as_str());
+    let _ = write!(out, "Z\",\"client\":\"{client}\"");
+    text(out, "method", entry.method);
     text(out, "scheme", entry.scheme);
-    text(out, "host", &entry.host);
-    text(out, "target", entry.target.as_str());
+    text(out, "host", entry.host);
+    text(out, "target", entry.target);
     text(out, "version", version(entry.version));
-    let _ = write!(
-        out,
-        ",\"status\":{},\"bytes\":{},\"duration_seconds\":{:.6},\"first_byte_seconds\":{:.6}",
-        entry.status.as_u16(),
-        entry.bytes,
-        entry.duration.as_secs_f64(),
-        entry.first_byte.as_secs_f64()
-    );
+    member(out, "status");
+    number(out, entry.status.as_u16().into());
+    member(out, "bytes");
+    number(out, entry.bytes);
+    for (name, time) in [
+        ("duration_seconds", entry.duration),
+        ("first_byte_seconds", entry.first_byte),
+    ] {
+        member(out, name);
+        number(out, time.as_secs());
+        out.push(b'.');
+        micros(out, time.subsec_micros());
+    }
     text(out, "cache", entry.cache);
     text(out, "coding", entry.coding);
-    text(out, "site", &entry.site);
+    text(out, "site", entry.site);
     text(out, "end", entry.end);
-    for (name, field) in [("referer", &entry.referer), ("user_agent", &entry.user_agent)] {
+    for (name, field) in [("referer", entry.referer), ("user_agent", entry.user_agent)] {
         if let Some(value) = field {
-            text(out, name, &String::from_utf8_lossy(value.as_bytes()));
+            text(out, name, &String::from_utf8_lossy(value));
         }
     }
     out.push(b'}');
 }
 
+fn member(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
 /// A member with a text. Everything but printable ASCII is written as `\uHHHH`.
 fn text(out: &mut Vec<u8>, name: &str, value: &str) {
-    let _ = write!(out, ",\"{name}\":\"");
+    member(out, name);
+    out.push(b'"');
+    if value.bytes().all(is_plain) {
+        out.extend_from_slice(value.as_bytes());
+        return out.push(b'"');
+    }
     for c in value.chars() {
         match c {
             '"' | '\\' => out.extend([b'\\', c as u8]),

@@ -1,9 +1,10 @@
 //! The access log: one line for each exchange, written by a thread of its own.
 //!
-//! The data plane only moves an [`Entry`] into a bounded queue and goes on. A disk that is full, or a pipe that nobody
+//! The data plane only copies an [`Entry`] into a bounded queue and goes on. A disk that is full, or a pipe that nobody
 //! reads, costs lines, which are counted, and never a response. What a client sent cannot leave its place in a line.
 
 mod format;
+mod queue;
 mod writer;
 
 use std::fs::{File, OpenOptions};
@@ -13,32 +14,33 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{StatusCode, Version};
+
+use self::queue::{Pushed, Queue};
 
 use super::metrics::{Counter, Family, Label, Registry};
 use crate::clock::Timestamp;
 use crate::config;
 pub(crate) use format::rfc3339;
 
-/// Entries that wait for the writer; above that, entries are dropped and counted.
+/// Entries of one thread that wait for the writer; above that, entries are dropped and counted.
 const QUEUE_ENTRIES: usize = 8_192;
 
 /// What is known of one exchange when its last byte has left.
-#[derive(Clone, Debug)]
-pub struct Entry {
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
     /// The method.
-    pub method: Method,
+    pub method: &'a str,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// The host that was asked for.
-    pub host: Box<str>,
+    pub host: &'a str,
     /// Path and query as they came.
-    pub target: PathAndQuery,
+    pub target: &'a str,
     /// The client's version of HTTP.
     pub version: Version,
     /// The status code that was sent.
@@ -46,9 +48,9 @@ pub struct Entry {
     /// The client's address.
     pub client: IpAddr,
     /// The Referer field.
-    pub referer: Option<HeaderValue>,
+    pub referer: Option<&'a [u8]>,
     /// The User-Agent field.
-    pub user_agent: Option<HeaderValue>,
+    pub user_agent: Option<&'a [u8]>,
     /// Bytes of the body that were sent.
     pub bytes: u64,
     /// When the request's header block had arrived.
@@ -62,7 +64,7 @@ pub struct Entry {
     /// The content coding that was sent.
     pub coding: &'static str,
     /// The site; empty when none matched.
-    pub site: Arc<str>,
+    pub site: &'a str,
     /// How the response ended: whole, client-gone, broken.
     pub end: &'static str,
 }
@@ -90,7 +92,9 @@ pub struct AccessLog(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    queue: SyncSender<Message>,
+    queue: Queue,
+    /// Whom to wake when the queue is no longer empty.
+    writer: OnceLock<Thread>,
     /// Entries whose hash is at most this are written: 0 for none but errors, `u64::MAX` for all.
     sample: AtomicU64,
     /// Whether there is a log at all.
@@ -105,17 +109,6 @@ struct Shared {
     ended_told: Condvar,
     dropped: Family<Dropped>,
     written: Counter,
-}
-
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are entries, and a box would be an allocation of the data plane"
-)]
-enum Message {
-    Entry(Entry),
-    /// Nothing but a reason to look at what changed.
-    Wake,
 }
 
 /// Where lines go, and how they look.
@@ -138,9 +131,9 @@ impl AccessLog {
         output: Option<Output>,
         registry: &Registry,
     ) -> io::Result<Self> {
-        let (queue, waiting) = sync_channel(entries);
         let shared = Arc::new(Shared {
-            queue,
+            queue: Queue::new(entries),
+            writer: OnceLock::new(),
             sample: AtomicU64::new(0),
             on: AtomicBool::new(false),
             config: Mutex::new(None),
@@ -159,22 +152,24 @@ impl AccessLog {
         });
         shared.apply(config, output);
         let writer = writer::Writer::new(Arc::clone(&shared));
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || writer.run(&waiting))?;
+            .spawn(move || writer.run())?;
+        let _ = shared.writer.set(thread.thread().clone());
         Ok(Self(shared))
     }
 
-    /// Hands over an entry. Never waits: what does not fit the queue is dropped and counted.
-    pub fn push(&self, entry: Entry) {
-        if !self.0.on.load(Ordering::Relaxed) || !self.0.wants(&entry) {
-            return;
-        }
-        match self.0.queue.try_send(Message::Entry(entry)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.0.dropped.inc(Dropped::QueueFull);
-            }
+    /// Whether an exchange that was received `received` from `client` and answered with `status` is to be written.
+    pub fn wants(&self, received: Timestamp, client: IpAddr, status: StatusCode) -> bool {
+        self.0.on.load(Ordering::Relaxed) && self.0.is_sampled(received, client, status)
+    }
+
+    /// Hands over an entry that is wanted. Never waits: what does not fit the queue is dropped and counted.
+    pub fn push(&self, entry: &Entry<'_>) {
+        match self.0.queue.push(entry) {
+            Pushed::Queued => {}
+            Pushed::QueuedForSleeper => self.0.wake(),
+            Pushed::Full => self.0.dropped.inc(Dropped::QueueFull),
         }
     }
 
@@ -215,22 +210,23 @@ impl Shared {
         self.wake();
     }
 
-    /// A full queue needs no waking: its writer is awake.
     fn wake(&self) {
-        let _ = self.queue.try_send(Message::Wake);
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
+        }
     }
 
     /// The sample is a hash of when and who, so that it needs no state that threads would share.
-    fn wants(&self, entry: &Entry) -> bool {
+    fn is_sampled(&self, received: Timestamp, client: IpAddr, status: StatusCode) -> bool {
         let sample = self.sample.load(Ordering::Relaxed);
-        if sample == u64::MAX || entry.status.is_server_error() {
+        if sample == u64::MAX || status.is_server_error() {
             return true;
         }
-        let who = match entry.client {
+        let who = match client {
             IpAddr::V4(address) => u64::from(address.to_bits()),
             IpAddr::V6(address) => (address.to_bits() ^ (address.to_bits() >> 64)) as u64,
         };
-        mix(entry.received.unix_micros().cast_unsigned() ^ who.rotate_left(32)) < sample
+        mix(received.unix_micros().cast_unsigned() ^ who.rotate_left(32)) < sample
     }
 }
 

@@ -3,21 +3,23 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::{Dropped, Message, Output, Shared, format, lock};
+use super::format::Lines;
+use super::queue::Batch;
+use super::{Dropped, Output, Shared, lock};
 
 /// Bytes that are gathered before they are written, while more entries wait.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How long entries gather after a burst. A writer that slept on the queue would have to be woken, with a system call
-/// of the data plane, for each entry.
+/// How long entries gather after a burst. A writer that slept at once would have to be woken, with a system call of the
+/// data plane, for each entry.
 const GATHER: Duration = Duration::from_millis(20);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     output: Option<Output>,
+    lines: Lines,
     buffer: Vec<u8>,
     /// The last write ended inside a line.
     torn: bool,
@@ -30,6 +32,7 @@ impl Writer {
         Self {
             shared,
             output: None,
+            lines: Lines::default(),
             buffer: Vec::with_capacity(BUFFER_BYTES + 4 * 1024),
             torn: false,
             failing: false,
@@ -37,45 +40,47 @@ impl Writer {
     }
 
     /// Writes until [`super::AccessLog::finish`].
-    pub(super) fn run(mut self, waiting: &Receiver<Message>) {
-        while let Ok(message) = waiting.recv() {
-            self.handle(message);
-            while self.drain(waiting) > 0 {
-                self.write_out();
-                if !self.shared.closing.load(Ordering::Acquire) {
-                    std::thread::sleep(GATHER);
-                }
-            }
+    pub(super) fn run(mut self) {
+        let mut batch = Batch::default();
+        loop {
+            let closing = self.shared.closing.load(Ordering::Acquire);
+            self.go_over();
+            let count = self.drain(&mut batch);
             self.write_out();
-            if self.shared.closing.load(Ordering::Acquire) {
-                self.drain(waiting);
-                self.write_out();
+            if closing {
                 break;
+            }
+            if count > 0 {
+                std::thread::sleep(GATHER);
+            } else if self.shared.queue.is_empty_and_awaited() {
+                // Whoever changed something meanwhile has left a token that ends this at once.
+                std::thread::park();
             }
         }
         *lock(&self.shared.ended) = true;
         self.shared.ended_told.notify_all();
     }
 
-    /// Handles all that waits now; returns how many there were.
-    fn drain(&mut self, waiting: &Receiver<Message>) -> usize {
-        waiting.try_iter().map(|message| self.handle(message)).count()
-    }
-
-    fn handle(&mut self, message: Message) {
-        let next = lock(&self.shared.next).take();
-        if let Some(output) = next {
-            // What came before belongs to the old file.
-            self.write_out();
+    /// Goes on where the operator said last.
+    fn go_over(&mut self) {
+        if let Some(output) = lock(&self.shared.next).take() {
             self.output = output;
             self.torn = false;
         }
-        if let (Message::Entry(entry), Some(output)) = (message, &self.output) {
-            format::line(&mut self.buffer, &entry, output.format, output.truncate_address);
-            if self.buffer.len() >= BUFFER_BYTES {
-                self.write_out();
+    }
+
+    /// Writes all that waits now; returns how many entries there were.
+    fn drain(&mut self, batch: &mut Batch) -> usize {
+        let shared = Arc::clone(&self.shared);
+        shared.queue.drain(batch, |entry| {
+            if let Some(output) = &self.output {
+                self.lines
+                    .line(&mut self.buffer, entry, output.format, output.truncate_address);
+                if self.buffer.len() >= BUFFER_BYTES {
+                    self.write_out();
+                }
             }
-        }
+        })
     }
 
     /// Writes the buffer out. What cannot be written is dropped and counted: keeping it would only move the loss to

@@ -27,7 +27,7 @@ pub(super) struct Cells {
 impl Cells {
     /// `width` counters at zero.
     pub(super) fn new(width: usize) -> Self {
-        let rows = *ROWS;
+        let rows = *THREADS_MAX;
         let lines_per_row = width.div_ceil(LINE_CELLS).max(1);
         Self {
             lines: (0..rows * lines_per_row).map(|_| Line::default()).collect(),
@@ -42,7 +42,7 @@ impl Cells {
         if line >= self.lines_per_row {
             return;
         }
-        let row = THREAD.with(|thread| *thread) & self.row_mask;
+        let row = thread_number() & self.row_mask;
         let cell = self
             .lines
             .get(row * self.lines_per_row + line)
@@ -65,8 +65,13 @@ impl Cells {
     }
 }
 
-/// A row for each core and one for the control plane, as a power of two.
-static ROWS: LazyLock<usize> = LazyLock::new(|| {
+/// The number of this thread, in order of first use: what it keeps apart from others is found by it.
+pub(crate) fn thread_number() -> usize {
+    THREAD.with(|thread| *thread)
+}
+
+/// How many threads need something of their own: one for each core and one for the control plane, as a power of two.
+pub(crate) static THREADS_MAX: LazyLock<usize> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores + 1).next_power_of_two().min(ROWS_MAX)
 });
@@ -110,6 +115,6 @@ mod tests {
     fn two_threads_never_share_a_line() {
         assert_eq!(align_of::<Line>(), 128);
         assert_eq!(size_of::<Line>(), 128);
-        assert!(ROWS.is_power_of_two());
+        assert!(THREADS_MAX.is_power_of_two());
     }
 }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::cells::Cells;
+pub(crate) use self::cells::{THREADS_MAX, thread_number};
 pub use self::encode::Format;
 
 /// Series of one metric whose labels come from the configuration ([`Registry::gauge_each`]); more are not shown.

@@ -1,5 +1,7 @@
 //! Origins: buckets with the same content, where their credentials come from, and how long they may take.
 
+mod http;
+
 use std::time::Duration;
 
 use super::{Context, HOUR, SECOND, Secrets};
@@ -21,20 +23,36 @@ pub(super) fn origins(root: &Table<'_>, context: &Context<'_>) -> Vec<Origin> {
             if name.is_empty() {
                 value.refuse("an origin needs a name");
             }
+            let table = value.table()?;
+            let kind = table.require("kind", |value| value.one_of(&KINDS));
             Some(Origin {
                 name: name.to_owned(),
-                kind: OriginKind::S3(s3(&value.table()?, context)),
+                kind: match kind.unwrap_or(Kind::S3) {
+                    Kind::Http => OriginKind::Http(http::http(&table, context)),
+                    Kind::S3 => OriginKind::S3(s3(&table, context)),
+                },
             })
         })
         .collect()
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Http,
+    S3,
+}
+
+const KINDS: [(&str, Kind); 2] = [("s3", Kind::S3), ("http", Kind::Http)];
+
+/// Notes each of `keys` that is set although it belongs to origins of another kind.
+fn refuse_foreign(table: &Table<'_>, keys: &[&str], kind: &str) {
+    for key in keys.iter().filter(|key| table.value(key).is_some()) {
+        table.refuse(key, format!("belongs to an origin of kind \"{kind}\""));
+    }
+}
+
 fn s3(table: &Table<'_>, context: &Context<'_>) -> S3Origin {
-    table.require("kind", |value| match value.string()? {
-        "s3" => Ok(()),
-        "http" => Err("\"http\" is not supported yet by this version; only \"s3\" is".to_owned()),
-        other => Err(format!("expected \"s3\", not {other:?}")),
-    });
+    refuse_foreign(table, &http::KEYS, "http");
     let credentials = table
         .value("credentials")
         .and_then(|value| credentials(&value, context));
@@ -43,7 +61,9 @@ fn s3(table: &Table<'_>, context: &Context<'_>) -> S3Origin {
         buckets: buckets(table),
         timeouts: table
             .table("timeouts")
-            .map_or_else(OriginTimeouts::default, |table| timeouts(&table)),
+            .map_or_else(OriginTimeouts::default, |table| {
+                timeouts(&table, OriginTimeouts::default())
+            }),
     }
 }
 
@@ -108,7 +128,7 @@ fn prefix(value: &Value<'_>) -> Result<String, String> {
 
 fn endpoint(value: &Value<'_>) -> Result<String, String> {
     let text = value.string()?;
-    let uri = text.parse::<http::Uri>().ok();
+    let uri = text.parse::<::http::Uri>().ok();
     let is_good = uri.is_some_and(|uri| {
         let host = uri.authority().is_some_and(|authority| {
             !authority.host().is_empty()
@@ -191,8 +211,8 @@ fn secret_in_variable(value: &Value<'_>, context: &Context<'_>) -> Result<Secret
     }
 }
 
-fn timeouts(table: &Table<'_>) -> OriginTimeouts {
-    let mut timeouts = OriginTimeouts::default();
+fn timeouts(table: &Table<'_>, default: OriginTimeouts) -> OriginTimeouts {
+    let mut timeouts = default;
     let set = |field: &mut Duration, key: &str| {
         if let Some(read) = table.read(key, |value| value.duration(SECOND / 100, HOUR)) {
             *field = read;

@@ -1,0 +1,102 @@
+//! What an answer means for what is stored already: a 304 confirms one of the stored responses, and an error of the
+//! origin is no answer while something stale may be served (RFC 9111 sections 4.3.3 and 4.3.4, RFC 5861 section 4).
+
+use std::sync::Arc;
+
+use http::header::{AGE, DATE, ETAG, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+
+use super::Exchange;
+use super::intake::{self, Provenance};
+use super::order::Order;
+use crate::cache::epoch::Position;
+use crate::cache::policy::directives::RequestDirectives;
+use crate::cache::policy::freshness::Times;
+use crate::cache::policy::staleness;
+use crate::cache::policy::validation::{self, Confirmed};
+use crate::cache::store::StoredResponse;
+use crate::origin::{self, Answer};
+
+impl Exchange {
+    /// The stored response that a 304 confirms, freshened and stored anew; `None` when it is about none that was asked
+    /// about.
+    pub(super) fn confirm(
+        &self,
+        order: &Order,
+        answer: &Answer,
+        times: Times,
+        position: Position,
+    ) -> Option<Arc<StoredResponse>> {
+        let asked: Vec<_> = order.asked_back().collect();
+        let fields: Vec<_> = asked.iter().map(|stored| &stored.head.origin_fields).collect();
+        let nothing_new;
+        // One that was stored for another request serves this one only if the origin names it.
+        let is_named = order.stored.is_some() || answer.headers.contains_key(ETAG);
+        let (at, news) = match validation::confirmed(&fields, &answer.headers) {
+            Confirmed::None => return None,
+            _ if !is_named => return None,
+            Confirmed::Unchanged(_) if order.stored.is_none() => return None,
+            Confirmed::Updated(at) => (at, &answer.headers),
+            Confirmed::Unchanged(at) => {
+                tracing::debug!(
+                    key = order.key.as_str(),
+                    "a 304 with validators that were not asked about"
+                );
+                nothing_new = times_of(&answer.headers);
+                (at, &nothing_new)
+            }
+        };
+        let stored = asked.get(at)?;
+        let from = Provenance {
+            // Chosen for another request than it came for, it is one more response, with a Vary of its own.
+            id: match &order.stored {
+                Some(stored) => stored.head.id,
+                None => self.next_id(),
+            },
+            source: Arc::clone(&answer.source),
+            times,
+            position,
+        };
+        let (freshened, verdict) = intake::freshened(stored, order, news, from);
+        let freshened = Arc::new(freshened);
+        match verdict {
+            Ok(()) => self.cache.memory.insert(&order.key, Arc::clone(&freshened)),
+            // RFC 9111 section 4.3.4: what is confirmed may have been forbidden to store meanwhile.
+            Err(why) => {
+                self.metrics().not_stored.inc(why);
+                self.cache.memory.remove(&order.key);
+            }
+        }
+        Some(freshened)
+    }
+
+    /// The failure that an answer is while a stale response may be served in its place: RFC 5861 section 4 names the
+    /// statuses, and RFC 9111 section 4.3.3 lets us act as if the origin had not answered.
+    pub(super) fn failure_in(&self, order: &Order, answer: &Answer) -> Option<origin::Error> {
+        let stored = order.stored.as_ref().filter(|_| is_error(answer.status))?;
+        let head = &stored.head;
+        let asked = RequestDirectives::parse(&order.headers);
+        if !staleness::may_serve_on_error(&head.lifetime, head.age(self.clock.now()), &asked) {
+            return None;
+        }
+        let seconds = answer
+            .headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let error = origin::Error::new(origin::Kind::OriginStatus5xx, answer.status.as_str());
+        Some(error.with_retry_after(seconds.map(std::time::Duration::from_secs)))
+    }
+}
+
+/// The statuses that RFC 5861 section 4 calls errors.
+fn is_error(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// What is true of the 304 itself, whatever it is about.
+fn times_of(headers: &HeaderMap) -> HeaderMap {
+    let named = [AGE, DATE].into_iter();
+    named
+        .filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)))
+        .collect()
+}

@@ -1,0 +1,138 @@
+//! What is stored for a URL, and what would be done with it now: the arithmetic of its freshness, its variants, the
+//! purges that it has met, its forms.
+//!
+//! For the operator's side. It asks the same questions as a lookup and answers none of them by itself.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::Exchange;
+use super::lookup;
+use super::warm::{BadUrl, Target};
+use crate::cache::epoch::Standing;
+use crate::cache::key::Key;
+use crate::cache::policy::directives::RequestDirectives;
+use crate::cache::policy::freshness::Lifetime;
+use crate::cache::policy::staleness::{self, Verdict, Why};
+use crate::cache::store::{Form, StoredResponse};
+use crate::clock::Timestamp;
+use crate::fields::dates;
+
+impl Exchange {
+    /// What is stored for `url`, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// When the URL leads nowhere.
+    pub fn inspect(&self, url: &str) -> Result<Value, BadUrl> {
+        let Target { host, target, .. } = Target::parse(url)?;
+        let site = self.routes().router.route(&host).cloned().ok_or(BadUrl::NoSite)?;
+        let key = site.key(target.path(), target.query())?;
+        let now = self.clock.now();
+        let entry = self.cache.memory.find(&key);
+        let stored: Vec<Value> = entry
+            .iter()
+            .flat_map(|entry| entry.variants())
+            .map(|stored| self.shown(&key, stored, now))
+            .collect();
+        Ok(json!({
+            "url": url,
+            "site": site.name(),
+            "origin": key.origin(),
+            "key": key.as_str(),
+            "strict": site.settings().terms.strict,
+            "purges": self.cache.epochs.last().number(),
+            "being_fetched": self.cache.flights.contains(&key),
+            "stored": stored,
+        }))
+    }
+
+    fn shown(&self, key: &Key, stored: &Arc<StoredResponse>, now: Timestamp) -> Value {
+        let head = &stored.head;
+        let standing = lookup::standing(&self.cache.epochs, key, stored);
+        let age = head.age(now);
+        let vary = head.vary.as_ref().map(|vary| {
+            let shown = vary
+                .shown()
+                .map(|(name, value)| (name.as_str().to_owned(), json!(value)));
+            Value::Object(shown.collect())
+        });
+        json!({
+            "tier": "memory",
+            "status": head.status.as_u16(),
+            "source": &*head.source,
+            "vary": vary,
+            "served": served(&head.lifetime, age, standing),
+            "age_ms": millis(age),
+            "age_on_arrival_ms": millis(head.initial_age),
+            "arrived": dates::format(head.response_time),
+            "lifetime": lifetime(&head.lifetime),
+            "ttl": head.lifetime.ttl(age),
+            "fetched_at_purge": head.position.number(),
+            "purged": match standing {
+                Standing::Purged => "hard",
+                Standing::SoftlyPurged => "soft",
+                Standing::Valid { .. } => "no",
+            },
+            "tags": head.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(),
+            "forms": stored.forms.iter().map(|form| shown_form(form)).collect::<Vec<_>>(),
+            "bytes": stored.bytes(),
+        })
+    }
+}
+
+/// What a plain GET would get of it, in one word.
+fn served(lifetime: &Lifetime, age: std::time::Duration, standing: Standing) -> &'static str {
+    let softly = standing == Standing::SoftlyPurged;
+    if standing == Standing::Purged {
+        return "never: purged";
+    }
+    let plain = RequestDirectives::parse(&HeaderMap::new());
+    match staleness::judge(lifetime, age, &plain, softly, true) {
+        Verdict::Fresh => "yes: fresh",
+        Verdict::StaleAllowed | Verdict::StaleWhileRevalidate => "yes: stale while it is revalidated",
+        Verdict::OnlyIfCached => "no",
+        Verdict::MustValidate {
+            why,
+            stale_if_error_left,
+        } => match (why, stale_if_error_left) {
+            (Why::NoCache, _) => "after validation: no-cache",
+            (Why::Request, _) => "after validation: the request asks for it",
+            (Why::SoftlyPurged, true) => "after validation, or if the origin fails: softly purged",
+            (Why::SoftlyPurged, false) => "after validation: softly purged",
+            (Why::Stale, true) => "after validation, or if the origin fails: stale",
+            (Why::Stale, false) => "after validation: stale",
+        },
+    }
+}
+
+fn lifetime(lifetime: &Lifetime) -> Value {
+    json!({
+        "fresh_ms": millis(lifetime.fresh),
+        "from": lifetime.source.token(),
+        "stale_while_revalidate_ms": millis(lifetime.stale_while_revalidate),
+        "stale_if_error_ms": millis(lifetime.stale_if_error),
+        "must_revalidate": lifetime.must_revalidate,
+        "no_cache": lifetime.no_cache,
+    })
+}
+
+fn shown_form(form: &Form) -> Value {
+    let etag = form
+        .fields
+        .get(http::header::ETAG)
+        .map(|etag| String::from_utf8_lossy(etag.as_bytes()));
+    json!({
+        "coding": form.coding.token(),
+        "made_by": if form.suffix.is_empty() { "the origin" } else { form.suffix },
+        "bytes": form.body.len(),
+        "etag": etag,
+        "may_be_bettered": form.improvable,
+    })
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
