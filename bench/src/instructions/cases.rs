@@ -3,16 +3,15 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use clap::ValueEnum;
 use edge::cache::key::Key;
 use edge::cache::policy::directives::RequestDirectives;
-use edge::cache::policy::staleness;
+use edge::cache::policy::{freshness, staleness};
 use edge::clock::Clock;
 use edge::exchange::lookup::{self, Lookup};
-use edge::exchange::message::{Body, Request, Response, Scheme};
+use edge::exchange::message::{Answering, Body, Request, Response, Scheme};
 use edge::exchange::record::End;
 use edge::representation::coding::{AcceptEncoding, Coding};
 use edge::server::Node;
@@ -131,7 +130,7 @@ impl Bench {
     /// Asks until the answer is a hit.
     async fn fill(&self, request: Request) -> Outcome<()> {
         for _ in 0..1000 {
-            let response = self.node.exchange().run(request.clone()).await;
+            let response = come(self.node.exchange().run(request.clone())).await;
             let status = response.headers.get("cache-status").cloned();
             let is_hit = status
                 .as_ref()
@@ -198,7 +197,7 @@ impl Bench {
                 self.respond(repetitions, request, 206)
             }
             Case::RespondUnchanged => {
-                let response = self.node.exchange().run(self.request(PLAIN, &[])).await;
+                let response = come(self.node.exchange().run(self.request(PLAIN, &[]))).await;
                 let tag = response.headers.get("etag").cloned();
                 finish(response);
                 let tag = tag.ok_or("it has no entity tag")?;
@@ -212,11 +211,7 @@ impl Bench {
     fn respond(&self, repetitions: usize, request: Request, status: u16) -> Outcome<()> {
         let exchange = self.node.exchange();
         measured(vec![request; repetitions], |request| {
-            // A hit waits for nothing: it is answered when it is first looked at.
-            let mut context = Context::from_waker(Waker::noop());
-            let Poll::Ready(response) = pin!(exchange.run(request)).poll(&mut context) else {
-                return Err("a hit waited".to_owned());
-            };
+            let response = at_once(exchange.run(request))?;
             if response.status != status {
                 return Err(format!("{} instead of {status}", response.status));
             }
@@ -263,8 +258,9 @@ impl Bench {
         let (request, now) = (self.request(PLAIN, &[]), self.clock.now());
         measured(vec![(); repetitions], |()| {
             let directives = RequestDirectives::parse(black_box(&request.headers));
-            let age = lookup::age(black_box(stored), now);
-            let verdict = staleness::judge(&stored.head.lifetime, age, &directives, false, true);
+            let head = black_box(&stored.head);
+            let age = freshness::current_age(head.initial_age, head.response_time, now);
+            let verdict = staleness::judge(&head.lifetime, age, &directives, false, true);
             if black_box(verdict) != staleness::Verdict::Fresh {
                 return Err("it is not fresh".to_owned());
             }
@@ -301,6 +297,25 @@ fn negotiation(repetitions: usize) -> Outcome<()> {
 #[inline(never)]
 fn measured<T>(items: Vec<T>, work: impl FnMut(T) -> Outcome<()>) -> Outcome<()> {
     items.into_iter().try_for_each(work)
+}
+
+/// A hit waits for nothing: it is at hand, or there when it is first looked at.
+fn at_once(answering: Answering) -> Outcome<Response> {
+    let mut future = match answering {
+        Answering::Now(response) => return Ok(response),
+        Answering::Later(future) => future,
+    };
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(response) => Ok(response),
+        Poll::Pending => Err("a hit waited".to_owned()),
+    }
+}
+
+async fn come(answering: Answering) -> Response {
+    match answering {
+        Answering::Now(response) => response,
+        Answering::Later(future) => future.await,
+    }
 }
 
 /// What the HTTP version does when the last byte has left.

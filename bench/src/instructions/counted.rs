@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// More than this share above what is committed is a regression.
-const MORE_MAX: f64 = 0.05;
+/// More than so many in a hundred above what is committed is a regression.
+const MORE_MAX: u64 = 5;
 
 /// Instructions of one run of each case.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,11 +64,12 @@ impl Verdict {
             let (before, change) = match committed.counts.get(case) {
                 Some(before) => {
                     let change = *count as f64 / (*before).max(1) as f64 - 1.0;
-                    good &= change <= MORE_MAX;
-                    let mark = match change {
-                        change if change > MORE_MAX => "  MORE",
-                        change if change < -MORE_MAX => "  less: commit it",
-                        _ => "",
+                    let too_many = 100 * count > (100 + MORE_MAX) * before;
+                    good &= !too_many;
+                    let mark = match too_many {
+                        true => "  MORE",
+                        false if 100 * count < (100 - MORE_MAX) * before => "  less: commit it",
+                        false => "",
                     };
                     (before.to_string(), format!("{:+6.1} %{mark}", 100.0 * change))
                 }

@@ -351,7 +351,9 @@ mod tests {
     #[test]
     fn every_file_of_a_kind_is_a_template_for_this_machine() {
         for kind in KINDS.iter().chain([&EDGE]) {
-            let text: String = kind.files.iter().map(|(_, text)| *text).collect();
+            let files = kind.files.iter().map(|(_, text)| *text);
+            let commands = kind.commands.iter().flat_map(|(_, words)| words.iter().copied());
+            let text: String = files.chain(commands).collect();
             for name in ["@port@", "@dir@"] {
                 assert!(text.contains(name), "{} knows no {name}", kind.name);
             }
