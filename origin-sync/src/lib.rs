@@ -8,4 +8,10 @@
 
 pub mod bucket;
 pub mod command;
+pub mod lanes;
+pub mod now;
+pub mod progress;
+pub mod promote;
+pub mod push;
 pub mod release;
+pub mod remote;

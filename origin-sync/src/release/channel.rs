@@ -50,6 +50,9 @@ pub struct Pointer {
     pub version: Version,
     /// The digest of the manifest's bytes: also the release key cannot change what an alias leads to.
     pub manifest: Sha256,
+    /// The version that it pointed to before this one: where a rollback goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Version>,
 }
 
 /// What a channel that was read is to the one in force.
@@ -136,6 +139,7 @@ mod tests {
         let pointer = |version: &str| Pointer {
             version: version.parse().unwrap(),
             manifest: Sha256::of(version.as_bytes()),
+            previous: None,
         };
         let aliases = [("12", "12.5.1"), ("latest", "12.5.1"), ("11", "11.9.0")];
         Channel {

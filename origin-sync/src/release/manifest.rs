@@ -284,7 +284,7 @@ pub(crate) fn check_tags(tags: &[String]) -> Result<(), Invalid> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A manifest with two files, the first of them coded.

@@ -93,6 +93,33 @@ checked_text! {
     FilePath, check_path
 }
 
+impl Version {
+    /// Orders versions as people count: numbers as numbers, the rest by its letters. `10.0` is behind `9.1`.
+    pub fn count_order(&self, other: &Self) -> std::cmp::Ordering {
+        runs(self.as_str()).cmp(runs(other.as_str()))
+    }
+}
+
+/// Runs of digits without leading zeros, by length and then by digits; and what stands between them.
+fn runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let digits = rest.bytes().next()?.is_ascii_digit();
+        let end = rest
+            .bytes()
+            .position(|byte| byte.is_ascii_digit() != digits)
+            .unwrap_or(rest.len());
+        let (run, behind) = rest.split_at_checked(end)?;
+        rest = behind;
+        let number = run.trim_start_matches('0');
+        Some(if digits {
+            (number.len() + 1, number)
+        } else {
+            (0, run)
+        })
+    })
+}
+
 fn check_name(text: &str) -> Result<(), Invalid> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     check_word("name", text, NAME_BYTES_MAX, fits, b"._-")
@@ -238,6 +265,21 @@ mod tests {
         check("a\nb", "holds '\\n'");
         check("ä", "holds 'ä'");
         check(&"a".repeat(1025), "longer than 1024 bytes");
+    }
+
+    #[test]
+    fn versions_are_counted_as_people_do() {
+        let check = |less: &str, more: &str| {
+            let (less, more): (Version, Version) = (less.parse().unwrap(), more.parse().unwrap());
+            assert!(less.count_order(&more).is_lt(), "{less} {more}");
+            assert!(more.count_order(&less).is_gt(), "{less} {more}");
+        };
+        check("9.1", "10.0");
+        check("1.9.9", "1.10.0");
+        check("1.0", "1.0.1");
+        check("1.0.0-rc.2", "1.0.0-rc.10");
+        check("0", "1");
+        check("99999999999999999999998", "99999999999999999999999");
     }
 
     #[test]
