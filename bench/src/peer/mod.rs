@@ -1,0 +1,60 @@
+//! The servers that are measured: which there are, where their programs are, and which command installs what is missing.
+
+mod find;
+mod kinds;
+mod server;
+
+pub(crate) use find::{Programs, find_edge, on_path};
+pub(crate) use kinds::{KINDS, Kind, Way};
+
+use kinds::EDGE;
+pub(crate) use server::{Certificate, Ground, Server};
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// A server that is here.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) kind: &'static Kind,
+    /// Its programs, in the order of its kind.
+    pub(crate) programs: Vec<PathBuf>,
+    pub(crate) version: String,
+}
+
+impl Peer {
+    /// The edge and the peers whose names begin with one of `wanted`; of all peers that are here, if none is named. One
+    /// that is named and not here is an error.
+    pub(crate) fn choose(edge: PathBuf, wanted: &[String], programs: &Programs) -> Result<Vec<Self>> {
+        let version = find::version(&edge, &["--version"]);
+        let mut peers = vec![Self {
+            kind: &EDGE,
+            programs: vec![edge],
+            version,
+        }];
+        for name in wanted {
+            if !KINDS.iter().any(|kind| kind.is_named(name)) {
+                let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+                return Err(Error::Said(format!(
+                    "there is no peer {name:?}; there are {}",
+                    known.join(", ")
+                )));
+            }
+        }
+        for kind in &KINDS {
+            let named = wanted.iter().any(|name| kind.is_named(name));
+            match programs.of(kind) {
+                Ok(peer) if named || wanted.is_empty() => peers.push(peer),
+                Err(error) if named => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(peers)
+    }
+
+    /// Its name in figures.
+    pub(crate) fn name(&self) -> &'static str {
+        self.kind.name
+    }
+}

@@ -1,0 +1,11 @@
+//! Processes: started on a core, measured from outside, and ended with their children. Linux only.
+
+mod child;
+mod memory;
+mod quiet;
+mod usage;
+
+pub(crate) use child::{Child, Spawn, pin_self};
+pub(crate) use memory::{Memory, memory};
+pub(crate) use quiet::{Disturbance, Quiet};
+pub(crate) use usage::{Spent, cpu_nanos};
