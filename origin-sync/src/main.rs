@@ -1,5 +1,6 @@
 //! The binary `origin-sync`: arguments, a runtime, a log on standard error, an exit code.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,6 +14,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Colours are for people, unless they said that they want none (no-color.org).
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(arguments.run()),

@@ -125,18 +125,21 @@ async fn pointed_to(remote: &Remote, name: &Name, trust: &Trust) -> Result<BTree
         .collect())
 }
 
-/// Every blob that these releases name. A manifest that cannot be read or believed ends the run: what it names is unknown.
+/// Every blob that these releases name, and the earlier files that their deltas are against: without them no delta could be
+/// checked. A manifest that cannot be read or believed ends the run: what it names is unknown.
 async fn named(remote: &Remote, kept: &[(Name, Version)], trust: &Trust) -> Result<HashSet<Sha256>, Failure> {
     let read = each(kept.to_vec(), REQUESTS.min(8), |(name, version)| {
         let (remote, trust) = (remote.clone(), trust.clone());
         async move { manifest(&remote, &name, &version, &trust).await }
     })
     .await?;
-    Ok(read
-        .iter()
-        .flat_map(|opened| opened.document.blobs())
-        .map(|(digest, _)| digest)
-        .collect())
+    let mut named = HashSet::new();
+    for opened in &read {
+        named.extend(opened.document.blobs().map(|(digest, _)| digest));
+        let codings = opened.document.files.iter().flat_map(|file| &file.codings);
+        named.extend(codings.filter_map(|coding| coding.dictionary));
+    }
+    Ok(named)
 }
 
 fn shown(report: &Report) -> String {

@@ -79,6 +79,26 @@ async fn gc_keeps_what_is_named_pointed_to_or_young() {
 }
 
 #[tokio::test]
+async fn gc_keeps_the_files_that_deltas_are_against() {
+    let world = World::new().await;
+    for (version, salt) in [("1.0.0", "a"), ("1.0.1", "b"), ("1.0.2", "c")] {
+        world.folder("dist", &[("a.js", &script(200, salt))]);
+        world
+            .good(&format!(
+                "push dist --name lock --release {version} --dictionaries 1"
+            ))
+            .await;
+    }
+    let oldest = world.manifest("lock", "1.0.0").await.document.files[0].sha256;
+    let before = world.manifest("lock", "1.0.1").await.document.files[0].sha256;
+    world.good("gc --keep 1 --min-age-hours 0").await;
+    assert_eq!(world.keys("releases/"), ["releases/lock/1.0.2.json"]);
+    let blobs = world.keys("blobs/");
+    assert!(blobs.contains(&layout::blob(&before)) && !blobs.contains(&layout::blob(&oldest)));
+    world.good("verify lock 1.0.2").await;
+}
+
+#[tokio::test]
 async fn sync_copies_what_changed_with_its_fields() {
     let world = World::new().await;
     let rules =
