@@ -4,6 +4,7 @@
 //! the load itself. Two servers are asked in turn, round by round, so that what disturbs one disturbs the other. It starts
 //! no server, and does not judge.
 
+mod disk;
 mod h2load;
 mod process;
 
@@ -22,6 +23,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The disk tier: filling it, opening it after a crash, reading from it
+    Disk(disk::Arguments),
     /// Processor time for each response of one URL, or of two in turn (needs h2load)
     Hit(Hit),
 }
@@ -54,6 +57,9 @@ enum Error {
     /// The process.
     #[error(transparent)]
     Process(#[from] process::Error),
+    /// The disk tier.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
     /// Nobody reads what is printed.
     #[error("cannot print")]
     Print(#[from] io::Error),
@@ -67,11 +73,15 @@ struct Sample {
 }
 
 fn main() -> ExitCode {
-    let Command::Hit(hit) = Arguments::parse().command;
-    match measure(&hit) {
+    let measured = match Arguments::parse().command {
+        Command::Disk(arguments) => disk::run(&arguments).map_err(Error::from),
+        Command::Hit(hit) => measure(&hit),
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "bench: {error}");
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            let _ = writeln!(io::stderr(), "bench: {error}{}", cause.unwrap_or_default());
             ExitCode::FAILURE
         }
     }
@@ -163,7 +173,9 @@ mod tests {
     #[test]
     fn each_url_needs_a_process() {
         let measured = |words: &[&str]| {
-            let Command::Hit(hit) = Arguments::parse_from([&["bench", "hit"], words].concat()).command;
+            let Command::Hit(hit) = Arguments::parse_from([&["bench", "hit"], words].concat()).command else {
+                panic!("another command");
+            };
             measure(&hit)
         };
         assert!(matches!(
