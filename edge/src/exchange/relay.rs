@@ -114,7 +114,7 @@ impl Exchange {
             };
             // Before anybody hears of the change, nothing older is left.
             let answered = (answer.status, &answer.headers);
-            exchange.invalidate(&site, &key, (&method, &host), answered);
+            exchange.invalidate(&site, &key, (&method, &host), answered).await;
             let is_empty = matches!(answer.body, origin::Body::Empty);
             let (writer, joiner) = inflight::open(answer.length.filter(|_| !is_empty), None);
             let relayed = Relayed {
