@@ -173,7 +173,9 @@ mod tests {
     #[test]
     fn each_url_needs_a_process() {
         let measured = |words: &[&str]| {
-            let Command::Hit(hit) = Arguments::parse_from([&["bench", "hit"], words].concat()).command;
+            let Command::Hit(hit) = Arguments::parse_from([&["bench", "hit"], words].concat()).command else {
+                panic!("another command");
+            };
             measure(&hit)
         };
         assert!(matches!(
