@@ -68,12 +68,22 @@ enum Command {
 enum CacheCommand {
     /// Show what is stored for a URL, and why it would be served or not
     Show(ShowArgs),
+    /// Show what is stored, by tier and site
+    Stats(StatusArgs),
+    /// Read everything in the disk tier and prove it; what is damaged is dropped, and will be fetched again
+    Verify(StatusArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Cache(CacheCommand::Show(arguments)) => {
             ask(async |out, err| client::show(&arguments, out, err).await)
+        }
+        Command::Cache(CacheCommand::Stats(arguments)) => {
+            ask(async |out, err| client::stats(&arguments, out, err).await)
+        }
+        Command::Cache(CacheCommand::Verify(arguments)) => {
+            ask(async |out, err| client::verify(&arguments, out, err).await)
         }
         Command::Certs(arguments) => certificates(&arguments),
         Command::Check { config } => check(&config),

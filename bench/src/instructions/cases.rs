@@ -120,17 +120,15 @@ impl Bench {
         let control = tokio::runtime::Handle::current();
         let node = Node::start(config, None, clock.clone(), control).map_err(|error| error.to_string())?;
         let bench = Self { node, clock };
-        bench.fill(bench.request(PLAIN, &[])).await?;
-        bench
-            .fill(bench.request(SCRIPT, &[(ACCEPT_ENCODING, BROWSER)]))
-            .await?;
+        bench.fill(PLAIN, &[]).await?;
+        bench.fill(SCRIPT, &[(ACCEPT_ENCODING, BROWSER)]).await?;
         Ok(bench)
     }
 
     /// Asks until the answer is a hit.
-    async fn fill(&self, request: Request) -> Outcome<()> {
+    async fn fill(&self, path: &'static str, fields: &[(HeaderName, &str)]) -> Outcome<()> {
         for _ in 0..1000 {
-            let response = come(self.node.exchange().run(request.clone())).await;
+            let response = come(self.node.exchange().run(self.request(path, fields))).await;
             let status = response.headers.get("cache-status").cloned();
             let is_hit = status
                 .as_ref()
@@ -176,6 +174,7 @@ impl Bench {
             target: http::uri::PathAndQuery::from_static(path),
             version: Version::HTTP_2,
             headers,
+            content: None,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             received: self.clock.now(),
         }
@@ -187,13 +186,13 @@ impl Bench {
             Case::Key => self.key(repetitions),
             Case::Lookup => self.lookup(repetitions),
             Case::Negotiation => negotiation(repetitions),
-            Case::Respond => self.respond(repetitions, self.request(PLAIN, &[]), 200),
+            Case::Respond => self.respond(repetitions, || self.request(PLAIN, &[]), 200),
             Case::RespondCoded => {
-                let request = self.request(SCRIPT, &[(ACCEPT_ENCODING, BROWSER)]);
+                let request = || self.request(SCRIPT, &[(ACCEPT_ENCODING, BROWSER)]);
                 self.respond(repetitions, request, 200)
             }
             Case::RespondRange => {
-                let request = self.request(PLAIN, &[(RANGE, "bytes=100-199")]);
+                let request = || self.request(PLAIN, &[(RANGE, "bytes=100-199")]);
                 self.respond(repetitions, request, 206)
             }
             Case::RespondUnchanged => {
@@ -202,15 +201,16 @@ impl Bench {
                 finish(response);
                 let tag = tag.ok_or("it has no entity tag")?;
                 let tag = tag.to_str().map_err(|error| error.to_string())?;
-                let request = self.request(PLAIN, &[(IF_NONE_MATCH, tag)]);
+                let request = || self.request(PLAIN, &[(IF_NONE_MATCH, tag)]);
                 self.respond(repetitions, request, 304)
             }
         }
     }
 
-    fn respond(&self, repetitions: usize, request: Request, status: u16) -> Outcome<()> {
+    fn respond(&self, repetitions: usize, request: impl Fn() -> Request, status: u16) -> Outcome<()> {
         let exchange = self.node.exchange();
-        measured(vec![request; repetitions], |request| {
+        let requests = (0..repetitions).map(|_| request()).collect();
+        measured(requests, |request| {
             let response = at_once(exchange.run(request))?;
             if response.status != status {
                 return Err(format!("{} instead of {status}", response.status));

@@ -1,4 +1,4 @@
-//! Looking at what is stored for a URL, and warming: both ask the request path.
+//! Looking at what is stored for a URL, warming, and verifying what is on the disk: all ask the request path.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,6 +22,9 @@ const AT_ONCE: usize = 8;
 
 /// How long one request to warm may take. What has not come by then is told so; its fetch goes on.
 const PATIENCE: Duration = Duration::from_secs(12);
+
+/// How often a verification under way is looked at.
+const FOLLOWED_EVERY: Duration = Duration::from_millis(50);
 
 /// The body of a request to warm.
 #[derive(Debug, Deserialize)]
@@ -80,6 +83,49 @@ impl Admin {
         Ok(json_reply(
             StatusCode::OK,
             &json!({ "failed": failed, "urls": results }),
+        ))
+    }
+
+    /// Answers `POST /v1/verify`: begins to read and prove everything on the disk, unless that is under way already, and
+    /// tells how far it is. With `?run=N` it begins nothing, and follows that verification.
+    pub(super) async fn verify(
+        &self,
+        known: &Known,
+        query: Option<&str>,
+        peer: &str,
+    ) -> Result<Reply, Refusal> {
+        let exchange = self.exchange()?;
+        let none = || Refusal::Purge("there is no disk tier that can be used".into());
+        let disk = exchange.cache().disk.clone().ok_or_else(none)?;
+        let followed = query.and_then(|query| query.strip_prefix("run="));
+        let run = match followed.map(str::parse) {
+            Some(Ok(run)) => run,
+            Some(Err(_)) => return Err(Refusal::Purge("run is the number of a verification".into())),
+            None => {
+                known.take(self.0.handles.clock.now())?;
+                tracing::info!(target: "audit", token = known.name(), peer, "verifying the disk tier");
+                disk.begin_verification()
+                    .map_err(|error| Refusal::Purge(format!("it cannot be begun: {error}")))?
+            }
+        };
+        let over = async {
+            while disk.verified().run == run && !disk.verified().done {
+                tokio::time::sleep(FOLLOWED_EVERY).await;
+            }
+        };
+        // Whoever asked asks again when it takes longer.
+        let _ = tokio::time::timeout(PATIENCE, over).await;
+        let verified = disk.verified();
+        Ok(json_reply(
+            StatusCode::OK,
+            &json!({
+                "run": verified.run,
+                "done": verified.done || verified.run != run,
+                "of": verified.of,
+                "entries": verified.entries,
+                "bytes": verified.bytes,
+                "damaged": verified.damaged,
+            }),
         ))
     }
 

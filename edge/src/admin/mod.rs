@@ -115,6 +115,7 @@ impl Admin {
         let reply = match settings.admit(&head, local) {
             Ok((Endpoint::Purge, Some(known))) => self.purge(known, &head.headers, body, peer).await,
             Ok((Endpoint::Warm, Some(known))) => self.warm(known, &head.headers, body, peer).await,
+            Ok((Endpoint::Verify, Some(known))) => self.verify(known, head.uri.query(), peer).await,
             Ok((Endpoint::Cache, Some(_))) => self.cached(head.uri.query()),
             Ok((endpoint, _)) => Ok(self.show(endpoint, &head.headers)),
             Err(refusal) => Err(refusal),
@@ -135,7 +136,7 @@ impl Admin {
             Endpoint::Openapi => reply(StatusCode::OK, "application/json", OPENAPI),
             Endpoint::Status => json_reply(StatusCode::OK, &self.status()),
             // Their routes ask for a scope, so they came with a token and went elsewhere.
-            Endpoint::Cache | Endpoint::Purge | Endpoint::Warm => Refusal::NoToken.reply(),
+            Endpoint::Cache | Endpoint::Purge | Endpoint::Verify | Endpoint::Warm => Refusal::NoToken.reply(),
         }
     }
 

@@ -39,6 +39,7 @@ pub(super) enum Endpoint {
     Purge,
     Readyz,
     Status,
+    Verify,
     Warm,
 }
 
@@ -65,6 +66,12 @@ pub(super) const ROUTES: &[Route] = &[
         Method::GET,
         Access::Scope(Scope::Read),
         Endpoint::Cache,
+    ),
+    route(
+        "/v1/verify",
+        Method::POST,
+        Access::Scope(Scope::Admin),
+        Endpoint::Verify,
     ),
     route(
         "/v1/warm",

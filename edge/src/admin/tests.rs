@@ -613,7 +613,8 @@ async fn the_contract_names_the_routes_that_there_are() {
                 Access::Open => json!([{}]),
                 Access::Health => json!([{}, { "token": ["read"] }]),
                 Access::Scope(Scope::Purge) => json!([{ "token": ["purge"] }]),
-                Access::Scope(_) => json!([{ "token": ["read"] }]),
+                Access::Scope(Scope::Admin) => json!([{ "token": ["admin"] }]),
+                Access::Scope(Scope::Read) => json!([{ "token": ["read"] }]),
             };
             (route.path.to_owned(), route.method.to_string(), security)
         })

@@ -155,6 +155,23 @@ pub async fn show(args: &ShowArgs, out: &mut impl Write, err: &mut impl Write) -
     }
 }
 
+/// Runs `edge cache stats`: prints what is stored, by tier and site.
+pub async fn stats(args: &StatusArgs, out: &mut impl Write, err: &mut impl Write) -> Exit {
+    match try_stats(args, out).await {
+        Ok(()) => Exit::Done,
+        Err(error) => complain(&error, false, err),
+    }
+}
+
+/// Runs `edge cache verify`: has everything in the disk tier read and proved, and waits for that. Damage is exit code 3.
+pub async fn verify(args: &StatusArgs, out: &mut impl Write, err: &mut impl Write) -> Exit {
+    match try_verify(args, out).await {
+        Ok(0) => Exit::Done,
+        Ok(_) => Exit::Partly,
+        Err(error) => complain(&error, false, err),
+    }
+}
+
 /// Prints an error with its causes; nobody may be there to read it.
 fn complain(error: &Error, partly: bool, err: &mut impl Write) -> Exit {
     let mut text = format!("error: {error}");
@@ -247,6 +264,28 @@ async fn try_show(args: &ShowArgs, out: &mut impl Write) -> Result<(), Error> {
     let path = format!("/v1/cache?url={escaped}");
     let shown = connection.ask(Method::GET, &path, None).await?;
     print(&shown, args.node.json, out)
+}
+
+async fn try_stats(args: &StatusArgs, out: &mut impl Write) -> Result<(), Error> {
+    let connection = Connection::new(&args.node)?;
+    let status = connection.ask(Method::GET, "/v1/status", None).await?;
+    let cache = status.get("cache").cloned().unwrap_or_default();
+    print(&cache, args.node.json, out)
+}
+
+/// How many were damaged.
+async fn try_verify(args: &StatusArgs, out: &mut impl Write) -> Result<u64, Error> {
+    let connection = Connection::new(&args.node)?;
+    let mut path = "/v1/verify".to_owned();
+    loop {
+        let answer = connection.ask(Method::POST, &path, None).await?;
+        let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
+        if answer.get("done") != Some(&Value::Bool(false)) {
+            print(&answer, args.node.json, out)?;
+            return Ok(number("damaged"));
+        }
+        path = format!("/v1/verify?run={}", number("run"));
+    }
 }
 
 /// A byte of a URL as it stands in a query.

@@ -1,4 +1,4 @@
-//! From the disk to memory: every response of a key, proved; and the verification of everything that is there.
+//! From the disk to memory: every response of a key, proved.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::bodies::{self, OnDisk, READ_PATIENCE};
 use super::frame::{Kind, read_chunks};
 use super::index::Slot;
-use super::log::{Read, read};
+use super::log::read;
 use super::meta::{self, FormAt, Meta};
 use super::metrics::{Damage, Found, Operation};
 use super::shared::{Shared, believable, fingerprint};
@@ -23,17 +23,6 @@ pub struct Loaded {
     pub head: Head,
     /// Its forms with their bytes, the origin's own first.
     pub forms: Vec<(FormAt, Content)>,
-}
-
-/// What a verification found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
-    /// Stored responses that were read.
-    pub entries: u64,
-    /// Bytes of their bodies.
-    pub bytes: u64,
-    /// Those that were not as they had been written. They are gone now.
-    pub damaged: u64,
 }
 
 impl Disk {
@@ -68,41 +57,6 @@ impl Disk {
             }
         }
     }
-
-    /// Reads everything and proves it. What is damaged is dropped. It blocks, for as long as that takes.
-    pub fn verify(&self) -> Verified {
-        let shared = &self.0.shared;
-        let mut verified = Verified::default();
-        let all = shared.index().all();
-        for (fingerprint, slot) in all {
-            match prove(shared, &slot) {
-                Ok(Some(bytes)) => {
-                    verified.entries += 1;
-                    verified.bytes += bytes;
-                }
-                // It may have been replaced or evicted since.
-                _ if shared.index().live(fingerprint, slot.log, slot.offset).is_none() => {}
-                _ => {
-                    verified.damaged += 1;
-                    shared.damaged(fingerprint, &slot, Damage::Record);
-                }
-            }
-        }
-        verified
-    }
-}
-
-/// The bytes of a response's body, if all of it is as it was written.
-fn prove(shared: &Shared, slot: &Slot) -> io::Result<Option<u64>> {
-    let Some(Read { record, meta, body }) = read(shared, slot.log, slot.offset, slot.length)? else {
-        return Ok(None);
-    };
-    let is_good = match record.kind {
-        Kind::Inline => read_chunks(&body, shared.place(slot.log, slot.offset), 0).is_some(),
-        Kind::External => bodies::verify(shared, slot.body_file, record.body_length)?,
-        Kind::Gone => false,
-    };
-    Ok((is_good && meta::decode(&meta).is_some()).then_some(record.body_length))
 }
 
 fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<Loaded> {

@@ -56,6 +56,7 @@ mod recover;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod wire;
 mod writer;
 
@@ -71,9 +72,10 @@ pub use self::bodies::{BodyReader, OnDisk, Unreadable};
 pub use self::fill::Fill;
 pub use self::index::SiteTotal;
 pub use self::io::{EIO, ENOSPC, EROFS, Failing, Fault, Faults, Op};
-pub use self::load::{Loaded, Verified};
+pub use self::load::Loaded;
 pub use self::meta::FormAt;
 pub use self::recover::OpenError;
+pub use self::verify::Verified;
 
 use self::fill::Fills;
 use self::io::{Handle, Io};
@@ -81,6 +83,7 @@ use self::metrics::{Metrics, Skip};
 use self::pool::Pool;
 use self::queue::{Job, Queue};
 use self::shared::{Limits, Shared, fingerprint};
+use self::verify::Verification;
 use super::{Memory, StoredResponse};
 use crate::cache::key::Key;
 use crate::clock::Clock;
@@ -122,6 +125,7 @@ struct Inner {
     fills: Fills,
     faults: Arc<Faults>,
     position: u64,
+    verification: Verification,
     held: Mutex<Held>,
 }
 
@@ -186,6 +190,7 @@ impl Disk {
             queue,
             faults,
             position: found.position,
+            verification: Verification::default(),
             held: Mutex::new(Held {
                 lock: Some(claimed.lock),
                 writer: Some(thread),
