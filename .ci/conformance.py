@@ -40,6 +40,7 @@ delay = "0s"
 [origin.suite]
 kind = "http"
 url = "http://127.0.0.1:{origin}"
+timeouts = {{ attempts = 1 }}
 [[site]]
 hosts = ["127.0.0.1"]
 origin = "suite"
