@@ -46,18 +46,16 @@ pub(super) fn files(root: &Table<'_>, context: &Context<'_>) -> Vec<CertificateF
 pub(super) fn managed(root: &Table<'_>, context: &Context<'_>) -> Option<Settings> {
     let tls = root.table("tls")?;
     let tables = tls.tables("acme");
-    let store = tls.table("store");
+    let store = tls.table("store").map(|store| store_settings(&store, context));
     if tables.is_empty() {
         return None;
     }
-    let Some(store) = store else {
+    if store.is_none() {
         tls.refuse(
             "store",
             "is missing: [[tls.acme]] needs a place that the nodes share",
         );
-        return None;
-    };
-    let store = store_settings(&store, context);
+    }
     let mut managed: Vec<Managed> = Vec::new();
     for table in &tables {
         let next = certificate(table, context);
@@ -66,7 +64,10 @@ pub(super) fn managed(root: &Table<'_>, context: &Context<'_>) -> Option<Setting
         }
         managed.push(next);
     }
-    Some(Settings { store, managed })
+    Some(Settings {
+        store: store?,
+        managed,
+    })
 }
 
 /// The secrets of `[tls.tickets]`, a line each; `None` unless they are set.
@@ -95,17 +96,18 @@ fn store_settings(table: &Table<'_>, context: &Context<'_>) -> StoreSettings {
 
 fn place(table: &Table<'_>, context: &Context<'_>) -> StorePlace {
     let folder = table.read("folder", |value| context.path(value));
-    let bucket = table.table("bucket");
+    let credentials = credentials(table, context);
+    let bucket = table.table("bucket").map(|bucket| BucketSettings {
+        name: bucket.require("name", Value::text).unwrap_or_default(),
+        region: bucket.require("region", Value::text).unwrap_or_default(),
+        prefix: bucket.read("prefix", prefix).unwrap_or_default(),
+        endpoint: bucket.read("endpoint", url),
+        path_style: bucket.read("path_style", Value::boolean).unwrap_or(false),
+        credentials,
+    });
     match (folder, bucket) {
         (Some(folder), None) => StorePlace::Folder(folder),
-        (None, Some(bucket)) => StorePlace::Bucket(BucketSettings {
-            name: bucket.require("name", Value::text).unwrap_or_default(),
-            region: bucket.require("region", Value::text).unwrap_or_default(),
-            prefix: bucket.read("prefix", prefix).unwrap_or_default(),
-            endpoint: bucket.read("endpoint", url),
-            path_style: bucket.read("path_style", Value::boolean).unwrap_or(false),
-            credentials: credentials(table, context),
-        }),
+        (None, Some(bucket)) => StorePlace::Bucket(bucket),
         _ => {
             table.refuse("bucket", "give one of bucket and folder");
             StorePlace::Folder(context.base.into())
@@ -184,9 +186,9 @@ fn challenge(table: &Table<'_>, context: &Context<'_>) -> Challenge {
     let named = table.read("challenge", |value| {
         value.one_of(&[("http-01", 0), ("dns-01", 1), ("tls-alpn-01", 2)])
     });
-    let dns = table.table("dns");
+    let dns = table.table("dns").map(|dns| provider(&dns, context));
     match (named.unwrap_or(0), dns) {
-        (1, Some(dns)) => Challenge::Dns01(provider(&dns, context)),
+        (1, Some(dns)) => Challenge::Dns01(dns),
         (1, None) => {
             table.refuse("dns", "is missing: who holds the zone?");
             Challenge::Http01
@@ -209,12 +211,16 @@ fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
     let is_route53 = table.require("provider", |value| {
         value.one_of(&[("route53", true), ("rfc2136", false)])
     });
-    if is_route53 == Some(true) {
-        return Dns::Route53(Route53Settings {
+    // Without a word about who it is, the keys of both are looked at.
+    if is_route53 != Some(false) {
+        let settings = Route53Settings {
             zone_id: table.read("zone_id", Value::text),
             endpoint: table.read("endpoint", url),
             credentials: credentials(table, context),
-        });
+        };
+        if is_route53 == Some(true) {
+            return Dns::Route53(settings);
+        }
     }
     Dns::Rfc2136(Rfc2136Settings {
         server: table
