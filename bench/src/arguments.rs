@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::disk;
 use crate::instructions;
 use crate::scenario;
 
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Real(Run),
     /// Everything above
     All(Run),
+    /// The disk tier: filling it, opening it after a crash, reading from it
+    Disk(disk::Arguments),
     /// Instructions of the request path, counted by valgrind, beside the committed counts
     Instructions(instructions::Arguments),
     /// The origin that the servers ask: serves a folder until it is ended

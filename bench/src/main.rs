@@ -7,6 +7,7 @@
 mod arguments;
 mod clock;
 mod content;
+mod disk;
 mod error;
 mod instructions;
 mod load;
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
         Command::Coding(run) => run::run(&[Scenario::Coding], run),
         Command::Real(run) => run::run(&[Scenario::Real], run),
         Command::All(run) => run::run(&Scenario::ALL, run),
+        Command::Disk(asked) => disk::run(&asked)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|error| error::Error::Said(error.to_string())),
         Command::Instructions(asked) => instructions::run(&asked),
         Command::Origin { folder } => origin::serve(folder).map(|()| ExitCode::SUCCESS),
         Command::Sdk(asked) => scenario::serve_sdk(&asked).map(|()| ExitCode::SUCCESS),

@@ -1,6 +1,7 @@
 //! The one place where the parts of a node are joined: everything is bound before anything is served.
 
 mod status;
+mod store;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,8 +14,6 @@ use tokio::runtime::Handle;
 
 use self::status::Status;
 use crate::admin::{self, Admin, Handles, PurgeMethod};
-use crate::cache::epoch::Epochs;
-use crate::cache::store::{Budget, Memory};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::drain::{Drain, NotReady, Readiness};
@@ -28,6 +27,9 @@ use crate::site::Router;
 use crate::telemetry::metrics::Registry;
 use crate::tls;
 use crate::tls::reload::Certificates;
+
+/// How long the end of a node waits for what is to be written to disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +135,7 @@ impl Ground {
         let sinks = Arc::new(sinks.map_err(Error::AccessLog)?);
         let origins = Origins::start(config, &self.drain, &self.registry, self.clock.clone())?;
         let routes = routes(config, origins, https_port(config, addresses));
-        let cache = cache(&config.cache, &self.registry);
+        let cache = self.cache(&config.cache);
         let (status, admin_drain) = (Arc::new(OnceLock::new()), Drain::default());
         let path = Arc::new(OnceLock::new());
         let handles = Handles {
@@ -283,9 +285,10 @@ impl Node {
             parts.drain.clone(),
             parts.readiness.clone(),
         );
+        let exchange = Arc::clone(&parts.joined.exchange);
         let (sinks, admin_drain) = (Arc::clone(&parts.joined.sinks), parts.joined.admin_drain.clone());
         let ended = lifecycle::run(signals, parts, &plan, &drain, &readiness, workers).await;
-        finish(&admin_drain, sinks).await;
+        finish(&admin_drain, sinks, &exchange).await;
         ended
     }
 
@@ -298,14 +301,24 @@ impl Node {
             lifecycle::orderly(&parts.config.drain, &parts.drain, &parts.readiness, &mut workers).await;
         // Joining threads blocks; they end as soon as they are told.
         let _ = tokio::task::spawn_blocking(move || workers.end()).await;
-        finish(&parts.joined.admin_drain, parts.joined.sinks).await;
+        let Joined {
+            exchange,
+            sinks,
+            admin_drain,
+            ..
+        } = parts.joined;
+        finish(&admin_drain, sinks, &exchange).await;
         ended
     }
 }
 
-/// Ends what is left when the data plane has ended: the operator's side, and the last lines of the access log.
-async fn finish(admin: &Drain, sinks: Arc<Sinks>) {
+/// Ends what is left when the data plane has ended: the operator's side, what is to be written to disk, and the last lines
+/// of the access log.
+async fn finish(admin: &Drain, sinks: Arc<Sinks>, exchange: &Exchange) {
     admin.finish(Duration::from_secs(1)).await;
+    if let Some(disk) = &exchange.cache().disk {
+        disk.close(DISK_PATIENCE).await;
+    }
     let _ = tokio::task::spawn_blocking(move || sinks.access.finish(Duration::from_secs(2))).await;
 }
 
@@ -393,7 +406,8 @@ fn purge_method(admin: &Admin) -> exchange::PurgeMethod {
             headers: &request.headers,
             client: request.client,
         };
-        admin.purge_method(&asked)
+        let admin = admin.clone();
+        Box::pin(async move { admin.purge_method(&asked).await })
     }))
 }
 
@@ -405,25 +419,6 @@ fn routes(config: &Config, origins: Origins, https_port: u16) -> Routes {
         name: config.name.clone(),
         via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 portico")),
         https_port,
-    }
-}
-
-/// The memory cap, split once: a quarter for bodies in flight, the rest for what is stored.
-fn cache(config: &config::Cache, registry: &Registry) -> exchange::Cache {
-    let in_flight = config.memory_bytes / 4;
-    let budget = Budget::new(in_flight);
-    let shown = budget.clone();
-    registry.gauge_fn(
-        "edge_cache_in_flight_bytes",
-        "Bytes held by bodies in flight.",
-        move || shown.used() as f64,
-    );
-    exchange::Cache {
-        memory: Memory::new(config.memory_bytes - in_flight, registry),
-        epochs: Arc::new(Epochs::default()),
-        budget,
-        object_bytes_max: config.object_bytes_max.min(in_flight),
-        flights: Default::default(),
     }
 }
 

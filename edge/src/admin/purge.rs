@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::Known;
 use super::refusal::Refusal;
 use super::{Admin, Reply, json_reply};
-use crate::cache::epoch::{Prefix, Purge, Url};
+use crate::cache::epoch::{Position, Prefix, Purge, Url};
 use crate::cache::key::{canonical_path, canonical_query};
 use crate::cache::tag::Tag;
 use crate::config::{Query, Scope};
@@ -102,16 +102,20 @@ pub struct PurgeMethod<'a> {
 impl Admin {
     /// Answers the PURGE method for a site that allows it; the caller has looked at that. It purges the target, or the
     /// tags in Surrogate-Key if there are any; `Fastly-Soft-Purge: 1` makes it soft.
-    pub fn purge_method(&self, request: &PurgeMethod<'_>) -> Response<Bytes> {
+    pub async fn purge_method(&self, request: &PurgeMethod<'_>) -> Response<Bytes> {
         let settings = self.settings();
         let peer = request.client.to_string();
-        let purged = settings.tokens.identify(request.headers).and_then(|known| {
+        let asked = settings.tokens.identify(request.headers).and_then(|known| {
             let known = known.ok_or(Refusal::NoToken)?;
             known.require(Scope::Purge)?;
             known.take(self.0.handles.clock.now())?;
             let understood = understand(request.body(), &settings.router).map_err(Refusal::Purge)?;
-            Ok(self.purge_now(&understood, known, &peer))
+            Ok((understood, known))
         });
+        let purged = match asked {
+            Ok((understood, known)) => self.purge_now(&understood, known, &peer).await,
+            Err(refusal) => Err(refusal),
+        };
         let reply = purged.unwrap_or_else(|refusal| {
             refusal.tell(&peer);
             refusal.reply()
@@ -134,12 +138,12 @@ impl Admin {
             .map_err(|error| Refusal::Purge(format!("the body cannot be used: {error}")))?;
         let router = std::sync::Arc::clone(&self.settings().router);
         let understood = understand(body, &router).map_err(Refusal::Purge)?;
-        Ok(self.purge_now(&understood, known, peer))
+        self.purge_now(&understood, known, peer).await
     }
 
-    fn purge_now(&self, understood: &Understood, known: &Known, peer: &str) -> Reply {
+    async fn purge_now(&self, understood: &Understood, known: &Known, peer: &str) -> Result<Reply, Refusal> {
         let purge = &understood.purge;
-        let position = self.0.handles.epochs.purge(purge).number();
+        let position = self.put_on_record(purge).await?.number();
         let report = Report {
             position,
             soft: purge.soft,
@@ -163,7 +167,25 @@ impl Admin {
         let report = serde_json::to_value(report).unwrap_or_default();
         let what = audited(&report);
         tracing::info!(target: "audit", token = known.name(), peer, position, soft = purge.soft, what, "purged");
-        json_reply(StatusCode::OK, &report)
+        Ok(json_reply(StatusCode::OK, &report))
+    }
+
+    /// Moves the epochs; where that takes a file, on a thread that may wait for it.
+    async fn put_on_record(&self, purge: &Purge) -> Result<Position, Refusal> {
+        let epochs = &self.0.handles.epochs;
+        if !epochs.has_journal() {
+            return Ok(epochs.purge(purge));
+        }
+        let (epochs, purge) = (std::sync::Arc::clone(epochs), purge.clone());
+        let noted = tokio::task::spawn_blocking(move || epochs.purge_on_record(&purge)).await;
+        match noted {
+            Ok(Ok(position)) => Ok(position),
+            Ok(Err(error)) => {
+                tracing::error!(%error, cause = %error.source, "a purge could not be put on record");
+                Err(Refusal::NotOnRecord(error.to_string()))
+            }
+            Err(error) => Err(Refusal::NotOnRecord(error.to_string())),
+        }
     }
 }
 

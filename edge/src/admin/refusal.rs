@@ -17,6 +17,8 @@ pub(super) enum Refusal {
     Host,
     #[error("{0}")]
     Purge(String),
+    #[error("{0}")]
+    NotOnRecord(String),
     #[error("the node is not up yet")]
     NotUp,
     #[error("this needs a token: Authorization: Bearer <token>")]
@@ -60,7 +62,7 @@ impl Refusal {
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full | Self::NotUp => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::NotOnRecord(_) | Self::NotUp => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

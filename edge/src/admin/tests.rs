@@ -749,35 +749,40 @@ async fn the_client_purges_and_tells_how_it_went() {
 #[tokio::test]
 async fn the_purge_method_obeys_the_same_rules() {
     let node = TestAdmin::start();
-    let ask = |target: &str, fields: &[(&'static str, &'static str)]| {
+    let ask = async |target: &str, fields: &[(&'static str, &'static str)]| {
         let target = target.parse().unwrap();
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        node.admin.purge_method(&PurgeMethod {
-            host: "cdn.example.com",
-            target: &target,
-            headers: &headers,
-            client: "203.0.113.7".parse().unwrap(),
-        })
+        node.admin
+            .purge_method(&PurgeMethod {
+                host: "cdn.example.com",
+                target: &target,
+                headers: &headers,
+                client: "203.0.113.7".parse().unwrap(),
+            })
+            .await
     };
     let auth = ("authorization", "Bearer secret-purger");
-    assert_eq!(ask("/a.js", &[]).status(), 401);
+    assert_eq!(ask("/a.js", &[]).await.status(), 401);
     assert_eq!(
-        ask("/a.js", &[("authorization", "Bearer secret-reader")]).status(),
+        ask("/a.js", &[("authorization", "Bearer secret-reader")])
+            .await
+            .status(),
         403
     );
-    assert_eq!(ask("/../a.js", &[auth]).status(), 400);
+    assert_eq!(ask("/../a.js", &[auth]).await.status(), 400);
     assert_eq!(node.epochs.last(), Position::default());
-    let done = ask("/a.js?v=1", &[auth, ("fastly-soft-purge", "1")]);
+    let done = ask("/a.js?v=1", &[auth, ("fastly-soft-purge", "1")]).await;
     let report: Value = serde_json::from_slice(done.body()).unwrap();
     assert_eq!(report["files"], json!(["cdn.example.com/a.js"]));
     assert_eq!(report["soft"], true);
     let done = ask(
         "/",
         &[auth, ("surrogate-key", "one two"), ("surrogate-key", "three")],
-    );
+    )
+    .await;
     let report: Value = serde_json::from_slice(done.body()).unwrap();
     assert_eq!(report["tags"], json!(["one", "two", "three"]));
     assert_eq!(report["files"], json!([]));

@@ -23,6 +23,9 @@ pub enum Broken {
     /// The origin closed, stalled or lied about the length, and could not be resumed.
     #[error("the origin's body ended early")]
     Origin,
+    /// The disk's copy could not be read on, and neither could the origin's.
+    #[error("the stored body could not be read on")]
+    Disk,
     /// A coder failed.
     #[error("the body could not be coded")]
     Coding,
@@ -56,7 +59,7 @@ struct State {
     writer: Option<Waker>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Place {
     next: usize,
     read: u64,
@@ -70,6 +73,22 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(length: Option<u64>, allowance: Option<Reservation>) -> Arc<Self> {
+        Arc::new(Self {
+            length,
+            state: Mutex::new(State {
+                chunks: VecDeque::new(),
+                dropped: 0,
+                written: 0,
+                whole: Bytes::new(),
+                end: End::Open,
+                allowance,
+                readers: Vec::new(),
+                writer: None,
+            }),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,6 +106,8 @@ pub struct Joiner(Arc<Shared>);
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
+    /// For a body that is only written when it is read.
+    lazy: Option<Lazy>,
     slot: usize,
     /// Bytes still to be passed over.
     skip: u64,
@@ -94,22 +115,43 @@ pub struct Reader {
     left: Option<u64>,
 }
 
+/// A body whose writing has not begun.
+struct Lazy {
+    length: Option<u64>,
+    begin: Box<dyn FnOnce(u64, Option<u64>) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Lazy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lazy({:?})", self.length)
+    }
+}
+
+/// A reader of a body that is there already, elsewhere. When its first chunk is asked for, `begin` is given the writing
+/// end, the first byte that is wanted, and how many are; it must not block.
+pub fn lazy(
+    length: Option<u64>,
+    begin: impl FnOnce(Writer, u64, Option<u64>) + Send + Sync + 'static,
+) -> Reader {
+    let shared = Shared::new(None, None);
+    shared.lock().readers.push(Some(Place::default()));
+    let writer = Writer(Arc::clone(&shared));
+    Reader {
+        shared,
+        lazy: Some(Lazy {
+            length,
+            begin: Box::new(move |first, length| begin(writer, first, length)),
+        }),
+        slot: 0,
+        skip: 0,
+        left: None,
+    }
+}
+
 /// Opens a body of `length` bytes, if that is known. `allowance` is what may be kept of it; `None` opens it as a
 /// stream past, which only the readers taken from the returned joiner before the first write can follow.
 pub fn open(length: Option<u64>, allowance: Option<Reservation>) -> (Writer, Joiner) {
-    let shared = Arc::new(Shared {
-        length,
-        state: Mutex::new(State {
-            chunks: VecDeque::new(),
-            dropped: 0,
-            written: 0,
-            whole: Bytes::new(),
-            end: End::Open,
-            allowance,
-            readers: Vec::new(),
-            writer: None,
-        }),
-    });
+    let shared = Shared::new(length, allowance);
     (Writer(Arc::clone(&shared)), Joiner(shared))
 }
 
@@ -181,11 +223,6 @@ impl Writer {
     pub fn written(&self) -> u64 {
         self.0.lock().written
     }
-
-    /// Whether the body is still kept whole.
-    pub fn is_kept(&self) -> bool {
-        self.0.lock().allowance.is_some()
-    }
 }
 
 impl Drop for Writer {
@@ -204,11 +241,7 @@ impl Joiner {
         if state.dropped > 0 || (state.allowance.is_none() && state.written > 0 && state.end == End::Open) {
             return None;
         }
-        let place = Some(Place {
-            next: 0,
-            read: 0,
-            waker: None,
-        });
+        let place = Some(Place::default());
         let slot = match state.readers.iter().position(Option::is_none) {
             Some(free) => {
                 if let Some(cell) = state.readers.get_mut(free) {
@@ -223,6 +256,7 @@ impl Joiner {
         };
         Some(Reader {
             shared: Arc::clone(&self.0),
+            lazy: None,
             slot,
             skip: 0,
             left: None,
@@ -233,8 +267,9 @@ impl Joiner {
 impl Reader {
     /// The length in bytes of what is still to be given, when it was known from the start.
     pub fn length(&self) -> Option<u64> {
+        let length = self.lazy.as_ref().map_or(self.shared.length, |lazy| lazy.length);
         self.left
-            .or_else(|| self.shared.length.map(|length| length.saturating_sub(self.skip)))
+            .or_else(|| length.map(|length| length.saturating_sub(self.skip)))
     }
 
     /// Narrows the reader to `length` bytes from `first`; to be called before the first chunk is taken.
@@ -246,6 +281,13 @@ impl Reader {
 
     /// The next chunk; `None` at a clean end.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        if let Some(lazy) = self.lazy.take() {
+            let first = std::mem::take(&mut self.skip);
+            self.left = self
+                .left
+                .or(lazy.length.map(|length| length.saturating_sub(first)));
+            (lazy.begin)(first, self.left);
+        }
         loop {
             if self.left == Some(0) {
                 return Poll::Ready(None);
@@ -523,8 +565,31 @@ mod tests {
         assert_eq!(budget.used(), 4);
         assert!(writer.write(Bytes::from_static(b"e")).await);
         assert_eq!(budget.used(), 0);
-        assert!(!writer.is_kept());
+        assert!(writer.0.lock().allowance.is_none());
         writer.finish();
         assert_eq!(drained(reader).await.unwrap(), b"abcde");
+    }
+
+    #[tokio::test]
+    async fn a_lazy_body_is_written_from_where_it_is_read() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let read = async |window: Option<(u64, u64)>| {
+            let told = Arc::clone(&asked);
+            let reader = lazy(Some(10), move |writer, first, length| {
+                told.lock().unwrap().push((first, length));
+                drop(writer);
+            });
+            let mut reader = match window {
+                Some((first, length)) => reader.narrowed(first, length),
+                None => reader,
+            };
+            let length = reader.length();
+            assert!(asked.lock().unwrap().is_empty(), "not before it is read");
+            let broken = reader.chunk().await;
+            assert!(matches!(broken, Some(Err(Broken::Abandoned))), "{broken:?}");
+            (length, asked.lock().unwrap().pop())
+        };
+        assert_eq!(read(None).await, (Some(10), Some((0, Some(10)))));
+        assert_eq!(read(Some((4, 3))).await, (Some(3), Some((4, Some(3)))));
     }
 }

@@ -58,6 +58,8 @@ impl From<Why> for Forward {
 /// What more there is to say, as `detail` (RFC 9211 section 2.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
+    /// The answer came from the disk tier.
+    Disk,
     /// The response is a stored 404 or 410.
     Negative,
     /// The response was not stored, for this reason.
@@ -80,6 +82,7 @@ impl Detail {
     /// The word for it; every one of them is a token of RFC 9651.
     pub const fn token(self) -> &'static str {
         match self {
+            Self::Disk => "disk",
             Self::Negative => "negative",
             Self::NotStored(reason) => reason.token(),
             Self::OnlyIfCached => "only-if-cached",
@@ -189,6 +192,8 @@ pub enum Outcome {
     Error,
     /// Fresh from the store.
     Hit,
+    /// Fresh from the store's disk tier.
+    HitDisk,
     /// A 404 or 410 from the store.
     HitNegative,
     /// Stale from the store, while it is revalidated.
@@ -210,6 +215,7 @@ impl Label for Outcome {
         "collapsed",
         "error",
         "hit",
+        "hit-disk",
         "hit-negative",
         "hit-stale",
         "miss",
@@ -344,6 +350,7 @@ mod tests {
             (Outcome::Collapsed, "collapsed"),
             (Outcome::Error, "error"),
             (Outcome::Hit, "hit"),
+            (Outcome::HitDisk, "hit-disk"),
             (Outcome::HitNegative, "hit-negative"),
             (Outcome::HitStale, "hit-stale"),
             (Outcome::Miss, "miss"),

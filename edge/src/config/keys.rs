@@ -63,7 +63,8 @@ pub const KEYS: &[KeyDoc] = &[
     key("cache.memory", "size", "\"512MiB\"", "Bytes for stored responses and bodies in flight together"),
     key("cache.object_max", "size", "a quarter of memory, at most 64MiB", "The largest body that is kept; larger ones stream past"),
     key("cache.recode_budget", "number", "0.25", "CPU seconds per second that better codings may take in the background; 0 switches them off"),
-    later("cache.disk", "table", "A second, larger store on disk"),
+    key("cache.disk.path", "path", "no disk tier", "The folder of a second, larger store, which a restart finds again: one for each node, on a local disk"),
+    key("cache.disk.size", "size", "", "Bytes that its files may take; at least 16MiB. Memory of about 70 bytes for each stored response comes on top of cache.memory"),
 
     key("origin.*.kind", "\"s3\" or \"http\"", "", "What the origin is"),
     key("origin.*.credentials", "\"environment\", \"anonymous\" or a table", "\"environment\"", "Where credentials come from; the environment is AWS_*, a profile, or the machine's role"),
@@ -252,7 +253,7 @@ mod tests {
         let table = markdown();
         assert!(table.contains("| `limits.connections` | integer | `20000` | Client connections in all |\n"));
         assert!(table.contains("| `site[].origin` | string | must be set |"));
-        assert!(!table.contains("cache.disk"));
+        assert!(!table.contains("proxy_protocol_from"));
         for row in table.lines() {
             assert_eq!(row.matches('|').count(), 5, "{row}");
         }

@@ -125,12 +125,23 @@ pub struct CertificateFiles {
 /// How much may be kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cache {
+    /// A second, larger store on disk.
+    pub disk: Option<Disk>,
     /// Bytes for stored responses and bodies in flight together.
     pub memory_bytes: u64,
     /// The largest body that is kept in memory; larger ones stream past.
     pub object_bytes_max: u64,
     /// CPU-seconds per second (0.0 to 1.0) that the background may spend on better codings.
     pub recode_budget: f64,
+}
+
+/// The disk tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Bytes that its files may take.
+    pub size_bytes: u64,
 }
 
 /// One site: the names it answers to and how it behaves.

@@ -119,16 +119,16 @@ fn selection(request: &Request, head: &Head, etag: Option<&HeaderValue>, length:
     }
 }
 
-/// The answer with a form that is all there.
+/// The answer with a form whose bytes, `body`, are in memory.
 pub(super) fn whole(
     request: &Request,
     routed: &Routed,
     head: &Head,
     form: &Form,
+    mut body: Bytes,
     etag: Option<&HeaderValue>,
 ) -> Answer {
     let mut fields = form.fields.clone();
-    let mut body = form.body.clone();
     let mut status = head.status;
     if status == StatusCode::OK {
         fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -60,11 +60,14 @@ impl Exchange {
         let (freshened, verdict) = intake::freshened(stored, order, news, from);
         let freshened = Arc::new(freshened);
         match verdict {
-            Ok(()) => self.cache.memory.insert(&order.key, Arc::clone(&freshened)),
+            Ok(()) => {
+                self.cache.memory.insert(&order.key, Arc::clone(&freshened));
+                self.store_on_disk(&order.key, &freshened);
+            }
             // RFC 9111 section 4.3.4: what is confirmed may have been forbidden to store meanwhile.
             Err(why) => {
                 self.metrics().not_stored.inc(why);
-                self.cache.memory.remove(&order.key);
+                self.cache.remove(&order.key);
             }
         }
         Some(freshened)

@@ -15,6 +15,7 @@ use super::lookup::Stale;
 use super::message::Request;
 use super::order::Order;
 use super::partial::{self, Around};
+use super::tier::Large;
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::policy::freshness::Times;
@@ -34,9 +35,11 @@ pub struct Arriving {
     pub length: Option<u64>,
     /// Why it will not be stored, if it will not.
     pub not_stored: Option<NotStored>,
-    joiner: Joiner,
+    pub(super) joiner: Joiner,
     /// The only reader of a body that is not kept.
-    own: Mutex<Option<Reader>>,
+    pub(super) own: Mutex<Option<Reader>>,
+    /// Where a body goes that is too large for memory.
+    pub(super) large: Option<Large>,
 }
 
 impl Arriving {
@@ -50,18 +53,22 @@ impl Arriving {
             not_stored: Some(why),
             joiner,
             own: Mutex::default(),
+            large: None,
         }
     }
 
     /// A reader at the body's start; `None` when that is gone.
     pub fn reader(&self) -> Option<Reader> {
+        if let Some(large) = &self.large {
+            return Some(large.reader());
+        }
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
         own.or_else(|| self.joiner.join())
     }
 
     /// Whether the body turns out broken within `patience`. Only a body that is kept anyway is waited for.
     pub async fn breaks_within(&self, patience: Duration) -> bool {
-        if self.not_stored.is_some() || self.length.is_none() {
+        if self.not_stored.is_some() || self.length.is_none() || self.large.is_some() {
             return false;
         }
         let Some(mut reader) = self.joiner.join() else {
@@ -194,7 +201,7 @@ impl Exchange {
         });
     }
 
-    async fn lead(&self, order: Order, leader: Leading) {
+    async fn lead(self: &Arc<Self>, order: Order, leader: Leading) {
         let asked = self.clock.now();
         let answer = order.origin.fetch(order.ask()).await;
         let times = Times {
@@ -221,7 +228,7 @@ impl Exchange {
     }
 
     /// Asks again, without conditions: what came was about none of the stored responses (RFC 9111 section 4.3.4).
-    async fn lead_anew(&self, mut order: Order, leader: Leading) {
+    async fn lead_anew(self: &Arc<Self>, mut order: Order, leader: Leading) {
         if order.asked_back().next().is_none() {
             let unasked = origin::Error::new(origin::Kind::HttpProtocolError, "a 304 that nobody asked for");
             return self.hold_failure(leader, unasked).await;
@@ -241,7 +248,14 @@ impl Exchange {
     }
 
     /// Takes a new response in: announces its head, then passes its body on, and stores it when it came whole.
-    async fn receive(&self, order: Order, answer: Answer, around: Around, times: Times, mut leader: Leading) {
+    async fn receive(
+        self: &Arc<Self>,
+        order: Order,
+        answer: Answer,
+        around: Around,
+        times: Times,
+        mut leader: Leading,
+    ) {
         let Answer {
             status,
             headers,
@@ -268,6 +282,10 @@ impl Exchange {
         let judged = intake::judge(&order, status, headers, length, from);
         let head = Arc::new(judged.head);
         let allowance = judged.verdict.and_then(|()| self.allowance(length));
+        let is_large = judged.verdict.is_ok() && allowance.is_err() && around.len() == 0;
+        if is_large && let Some(fill) = self.room_on_disk(&head, length).await {
+            return self.take_to_disk(order, head, (body, length), fill, leader).await;
+        }
         let not_stored = allowance.as_ref().err().copied();
         if let Some(why) = not_stored {
             self.metrics().not_stored.inc(why);
@@ -281,6 +299,7 @@ impl Exchange {
             not_stored,
             joiner,
             own: Mutex::new(own),
+            large: None,
         });
         if not_stored.is_some() {
             if leader.own(arriving) {
@@ -326,7 +345,9 @@ impl Exchange {
         if let Ok(Some(whole)) = &whole {
             let head = &for_all(head);
             let stored = self.kept(order, head, whole.clone());
-            self.cache.memory.insert(&order.key, Arc::new(stored));
+            let stored = Arc::new(stored);
+            self.cache.memory.insert(&order.key, Arc::clone(&stored));
+            self.store_on_disk(&order.key, &stored);
             self.metrics().stored.inc();
         }
         leader.leave();
@@ -356,7 +377,7 @@ async fn pump(body: &mut Incoming, around: Around, writer: &mut Writer) -> Resul
 }
 
 /// The head without what is meant for one client.
-fn for_all(head: &Arc<Head>) -> Arc<Head> {
+pub(super) fn for_all(head: &Arc<Head>) -> Arc<Head> {
     match head.withheld.is_empty() {
         true => Arc::clone(head),
         false => Arc::new(Head {

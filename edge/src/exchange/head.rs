@@ -48,7 +48,7 @@ impl Exchange {
         from: Provenance,
     ) {
         let id = stored.head.id;
-        let own_length = stored.own_form().map(|form| form.body.len() as u64);
+        let own_length = stored.own_form().map(|form| form.body.len());
         let lengths_agree = length.is_none() || length == own_length;
         let is_same = status == stored.head.status && status == StatusCode::OK;
         if is_same && lengths_agree && validation::head_updates(&stored.head.origin_fields, headers) {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Exchange;
 use super::lookup;
+use super::tier;
 use super::warm::{BadUrl, Target};
 use crate::cache::epoch::Standing;
 use crate::cache::key::Key;
@@ -45,6 +46,7 @@ impl Exchange {
             "strict": site.settings().terms.strict,
             "purges": self.cache.epochs.last().number(),
             "being_fetched": self.cache.flights.contains(&key),
+            "on_disk": self.cache.disk.as_ref().is_some_and(|disk| disk.has(&key)),
             "stored": stored,
         }))
     }
@@ -60,7 +62,7 @@ impl Exchange {
             Value::Object(shown.collect())
         });
         json!({
-            "tier": "memory",
+            "tier": if tier::is_on_disk(stored) { "disk" } else { "memory" },
             "status": head.status.as_u16(),
             "source": &*head.source,
             "vary": vary,

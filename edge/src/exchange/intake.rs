@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     VARY,
@@ -18,7 +17,7 @@ use crate::cache::policy::freshness::{self, Times};
 use crate::cache::policy::partial::Part;
 use crate::cache::policy::storability::{self, NotStored, RequestFacts};
 use crate::cache::policy::{validation, vary};
-use crate::cache::store::{Form, Head, StoredResponse};
+use crate::cache::store::{Content, Form, Head, StoredResponse};
 use crate::cache::tag;
 use crate::fields::lists;
 use crate::representation::coding::{self, Coding};
@@ -157,7 +156,7 @@ pub fn freshened(
     from: Provenance,
 ) -> (StoredResponse, Result<(), NotStored>) {
     let headers = validation::freshen(&stored.head.origin_fields, news);
-    let length = stored.own_form().map(|form| form.body.len() as u64);
+    let length = stored.own_form().map(|form| form.body.len());
     let Judged { head, verdict } = judge(order, stored.head.status, headers, length, from);
     let head = Arc::new(head);
     let form = |old: &Arc<Form>| {
@@ -170,14 +169,15 @@ pub fn freshened(
 }
 
 /// The form as the origin keeps it.
-pub fn own_form(head: &Head, body: Bytes) -> Form {
+pub fn own_form(head: &Head, body: impl Into<Content>) -> Form {
     form(head, head.coding, "", body)
 }
 
 /// A form of `head` in `coding`, made as `suffix` says (empty for the origin's own).
-pub fn form(head: &Head, coding: Coding, suffix: &'static str, body: Bytes) -> Form {
+pub fn form(head: &Head, coding: Coding, suffix: &'static str, body: impl Into<Content>) -> Form {
+    let body = body.into();
     let mut fields = form_fields(head, coding, suffix);
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     Form {
         coding,
         suffix,

@@ -2,6 +2,8 @@
 //!
 //! `policy` names it, the epochs forget it: a fetch that began before is caught as well.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Exchange;
@@ -14,7 +16,7 @@ use crate::site::Site;
 impl Exchange {
     /// Invalidates what an answer with this status and these fields makes unusable, when it came for `method` at `key`
     /// and `host` was asked. Only what may be held is noted, so that requests to countless targets leave no records.
-    pub fn invalidate(
+    pub async fn invalidate(
         &self,
         site: &Site,
         key: &Key,
@@ -48,15 +50,23 @@ impl Exchange {
         if urls.is_empty() && tags.is_empty() {
             return;
         }
-        self.cache.epochs.purge(&Purge {
+        let purge = Purge {
             urls,
             tags,
             ..Purge::default()
-        });
+        };
+        let epochs = Arc::clone(&self.cache.epochs);
+        if epochs.has_journal() {
+            // It goes to a file first. That it could not is logged there, and it holds all the same.
+            let _ = tokio::task::spawn_blocking(move || epochs.purge(&purge)).await;
+        } else {
+            epochs.purge(&purge);
+        }
     }
 
     /// Whether something may be stored under `key`, or is about to be.
     fn may_hold(&self, key: &Key) -> bool {
-        self.cache.memory.find(key).is_some() || self.cache.flights.contains(key)
+        let on_disk = self.cache.disk.as_ref().is_some_and(|disk| disk.has(key));
+        on_disk || self.cache.memory.find(key).is_some() || self.cache.flights.contains(key)
     }
 }

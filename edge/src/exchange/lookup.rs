@@ -40,6 +40,13 @@ pub enum Lookup {
     OnlyIfCached,
 }
 
+impl Lookup {
+    /// Whether memory has nothing for the request.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Forward { stale: None, .. } | Self::OnlyIfCached)
+    }
+}
+
 /// A stored response that must not be served as it is.
 #[derive(Clone, Debug)]
 pub struct Stale {

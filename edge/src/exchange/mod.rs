@@ -23,6 +23,7 @@ pub mod record;
 pub mod respond;
 mod revalidate;
 pub mod select;
+mod tier;
 pub mod warm;
 
 use std::io;
@@ -41,9 +42,10 @@ use self::lookup::{Lookup, Stale};
 use self::message::{Answering, Request, Response};
 use self::order::Order;
 pub use self::own::Refused;
-pub use self::parts::{Cache, Parts, PurgeMethod, Routes};
+pub use self::parts::{Cache, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
 use self::select::Subject;
+pub use self::tier::Promotions;
 pub use self::warm::{BadUrl, Warmed};
 use crate::cache::key::Key;
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
@@ -142,7 +144,7 @@ impl Exchange {
             return self.fail(request, None, Failure::Misdirected);
         };
         if !matches!(request.method, Method::GET | Method::HEAD) {
-            return self.other_method(request, &site);
+            return self.other_method(request, &site).await;
         }
         let key = match site.key(request.target.path(), request.target.query()) {
             Ok(key) => key,
@@ -156,16 +158,26 @@ impl Exchange {
         };
         let now = self.clock.now();
         let heeds = routed.site.settings().terms.request_directives;
-        match lookup::lookup(
-            &self.cache.memory,
-            &self.cache.epochs,
-            &routed.key,
-            &request,
-            heeds,
-            now,
-        ) {
-            Lookup::Fresh(stored) => self.hit(request, &routed, stored, None).await,
-            Lookup::StaleAllowed(stored) => self.hit(request, &routed, stored, None).await,
+        let look = || {
+            lookup::lookup(
+                &self.cache.memory,
+                &self.cache.epochs,
+                &routed.key,
+                &request,
+                heeds,
+                now,
+            )
+        };
+        let mut found = look();
+        let from_disk = found.is_nothing() && self.promote(&routed.key).await;
+        if from_disk {
+            found = look();
+        }
+        let from_disk = from_disk.then_some(Detail::Disk);
+        match found {
+            Lookup::Fresh(stored) | Lookup::StaleAllowed(stored) => {
+                self.hit(request, &routed, stored, from_disk).await
+            }
             Lookup::WhileRevalidating(stored) => {
                 if let Some(order) = Order::new(&request, &routed, Some(Arc::clone(&stored)), Vec::new()) {
                     self.revalidate(order);
@@ -199,8 +211,11 @@ impl Exchange {
     ) -> Response {
         let ttl = stored.head.lifetime.ttl(stored.head.age(self.clock.now()));
         let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        self.asked_again(&routed.key, &stored);
+        let detail = detail.or_else(|| tier::is_on_disk(&stored).then_some(Detail::Disk));
         let (outcome, detail) = match detail {
             None if ttl < 0 => (Outcome::HitStale, None),
+            Some(Detail::Disk) if ttl >= 0 => (Outcome::HitDisk, detail),
             None if negative => (Outcome::HitNegative, Some(Detail::Negative)),
             None => (Outcome::Hit, None),
             stale => (Outcome::HitStale, stale),

@@ -132,7 +132,8 @@ fn told(request: &Request, site: &Site) -> HeaderMap {
 
 /// The single range that `request` asks of a body too large to be kept: the origin is asked for that alone.
 pub(super) fn of_large(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
-    if arriving.not_stored != Some(NotStored::TooLarge) || request.method != Method::GET {
+    let may_be_asked_alone = arriving.not_stored == Some(NotStored::TooLarge) || arriving.goes_to_disk();
+    if !may_be_asked_alone || request.method != Method::GET {
         return None;
     }
     // A part of one coding is of no use to a client that has to be given another.
@@ -144,6 +145,8 @@ pub(super) fn of_large(request: &Request, arriving: &Arriving) -> Option<AskedRa
         return None;
     }
     match range::select(asked, arriving.length?) {
+        // It will be there before long.
+        Selection::Single(part) if arriving.goes_to_disk() && !arriving.is_far(part.start) => None,
         Selection::Single(part) => Some(AskedRange::From {
             first: part.start,
             last: Some(part.end - 1),

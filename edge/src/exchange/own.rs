@@ -80,9 +80,9 @@ impl Exchange {
         self.fail(request, None, failure)
     }
 
-    pub(super) fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
+    pub(super) async fn other_method(self: &Arc<Self>, request: Request, site: &Arc<Site>) -> Response {
         if request.method.as_str() == "PURGE" && site.settings().purge_method {
-            let (head, body) = (self.purge_method.0)(&request).into_parts();
+            let (head, body) = (self.purge_method.0)(&request).await.into_parts();
             return self.plain(
                 request,
                 site.shared_name(),

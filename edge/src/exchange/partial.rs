@@ -76,7 +76,7 @@ pub(super) fn completed(mut order: Order, mut answer: Answer) -> Result<(Order, 
     }
     let fields = &held.head.origin_fields;
     let new = Part::from_fields(&answer.headers, answer.length);
-    let (Some(old), Some(new), Some(form)) = (held.head.part, new, held.own_form()) else {
+    let (Some(old), Some(new), Some(form)) = (held.head.part, new, in_memory(&held)) else {
         return Err(Box::new(order));
     };
     let belongs = old
@@ -90,8 +90,8 @@ pub(super) fn completed(mut order: Order, mut answer: Answer) -> Result<(Order, 
     answer.headers.remove(CONTENT_RANGE);
     answer.status = StatusCode::OK;
     let (before, behind) = match joined.in_front {
-        true => (form.body.clone(), Bytes::new()),
-        false => (Bytes::new(), form.body.clone()),
+        true => (form.clone(), Bytes::new()),
+        false => (Bytes::new(), form.clone()),
     };
     Ok((order, answer, Around { before, behind }))
 }
@@ -117,13 +117,18 @@ impl Exchange {
     }
 }
 
+/// The bytes that the origin sent; a part's are always here.
+fn in_memory(stored: &StoredResponse) -> Option<&Bytes> {
+    stored.own_form()?.body.in_memory()
+}
+
 /// Two parts in one, if they touch and are not too long together.
 fn joined(old: &StoredResponse, new: &StoredResponse, bytes_max: u64) -> Option<StoredResponse> {
     let joined = new.head.part?.join(&old.head.part?)?;
     if joined.part.length > bytes_max {
         return None;
     }
-    let (old_body, new_body) = (&old.own_form()?.body, &new.own_form()?.body);
+    let (old_body, new_body) = (in_memory(old)?, in_memory(new)?);
     let (front, behind) = match joined.in_front {
         true => (new_body, old_body),
         false => (old_body, new_body),

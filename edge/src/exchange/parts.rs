@@ -1,5 +1,6 @@
 //! What the request path is made of, and what of it a reload changes.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use tokio::runtime::Handle;
 use super::fetch::Flights;
 use super::message::Request;
 use super::record::Sinks;
+use super::tier::Promotions;
 use crate::cache::epoch::Epochs;
-use crate::cache::store::{Budget, Memory};
+use crate::cache::key::Key;
+use crate::cache::store::{Budget, Disk, Memory};
 use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
 use crate::origin::Origins;
@@ -45,7 +48,10 @@ pub struct Parts {
 /// Answers the `PURGE` method on sites that allow it: the operator's side, which knows tokens.
 pub struct PurgeMethod(pub Box<Purger>);
 
-type Purger = dyn Fn(&Request) -> http::Response<Bytes> + Send + Sync;
+type Purger = dyn for<'a> Fn(&'a Request) -> Purging<'a> + Send + Sync;
+
+/// A purge under way.
+pub type Purging<'a> = Pin<Box<dyn Future<Output = http::Response<Bytes>> + Send + 'a>>;
 
 impl std::fmt::Debug for PurgeMethod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,6 +64,10 @@ impl std::fmt::Debug for PurgeMethod {
 pub struct Cache {
     /// The memory tier.
     pub memory: Memory,
+    /// The disk tier, when there is one that can be used.
+    pub disk: Option<Disk>,
+    /// Responses on their way from the disk to memory.
+    pub promotions: Promotions,
     /// The purges.
     pub epochs: Arc<Epochs>,
     /// Bytes in flight.
@@ -66,6 +76,16 @@ pub struct Cache {
     pub object_bytes_max: u64,
     /// Fetches under way.
     pub flights: Flights,
+}
+
+impl Cache {
+    /// Drops everything under `key`, in memory and on disk.
+    pub fn remove(&self, key: &Key) {
+        self.memory.remove(key);
+        if let Some(disk) = &self.disk {
+            disk.remove(key);
+        }
+    }
 }
 
 /// What a configuration says about requests; swapped whole by a reload.

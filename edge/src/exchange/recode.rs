@@ -18,7 +18,7 @@ use super::select::Subject;
 use super::{Exchange, intake};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::key::Key;
-use crate::cache::store::{Form, Head};
+use crate::cache::store::{Content, Form, Head};
 use crate::representation::coding::Coding;
 use crate::representation::encoder::{Decoder, Encoder, Quality};
 
@@ -124,7 +124,7 @@ impl Exchange {
         let head = Arc::clone(subject.head());
         let mut jobs = self.forms.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let (length, kept) = match subject {
-            Subject::Stored(stored) => (stored.own_form().map(|form| form.body.len() as u64), true),
+            Subject::Stored(stored) => (stored.own_form().map(|form| form.body.len()), true),
             Subject::Arriving(arriving) => (arriving.length, arriving.not_stored.is_none()),
         };
         if let Some(reader) = jobs.get(&(head.id, coding)).and_then(Joiner::join) {
@@ -135,7 +135,10 @@ impl Exchange {
             return None;
         }
         let source = match subject {
-            Subject::Stored(stored) => Source::Whole(stored.own_form()?.body.clone()),
+            Subject::Stored(stored) => match &stored.own_form()?.body {
+                Content::Memory(bytes) => Source::Whole(bytes.clone()),
+                Content::Disk(on_disk) => Source::Arriving(self.read_from_disk(key, &head, "", on_disk)),
+            },
             Subject::Arriving(arriving) => Source::Arriving(arriving.reader()?),
         };
         let allowance = if kept {
@@ -338,27 +341,32 @@ impl Improvement {
         let (Some(own), Some(fast)) = (stored.own_form(), stored.form(self.coding)) else {
             return Ok(());
         };
-        if !fast.improvable || own.body.len() > IMPROVED_BYTES_MAX {
+        let (Some(own), Some(fast_body)) = (own.body.in_memory(), fast.body.in_memory()) else {
+            return Ok(());
+        };
+        if !fast.improvable || own.len() > IMPROVED_BYTES_MAX {
             return Ok(());
         }
         let Some(mut encoder) = Encoder::new(self.coding, Quality::Best) else {
             return Ok(());
         };
         let mut body = BytesMut::new();
-        for piece in own.body.chunks(PIECE_BYTES) {
+        for piece in own.chunks(PIECE_BYTES) {
             let began = exchange.clock.now();
             body.extend_from_slice(&encoder.write(piece)?);
             rest(exchange.clock.now().since(began), share);
         }
         body.extend_from_slice(&encoder.finish()?);
-        let (suffix, body) = if body.len() < fast.body.len() {
+        let (suffix, body) = if body.len() < fast_body.len() {
             (self.coding.suffix(Quality::Best), body.freeze())
         } else {
-            (fast.suffix, fast.body.clone())
+            (fast.suffix, fast_body.clone())
         };
         exchange.cache.memory.update(&self.key, self.id, |stored| {
             stored.with_form(intake::form(&stored.head, self.coding, suffix, body.clone()))
         });
+        // What took so long is not made again after a restart.
+        exchange.keep_on_disk(&self.key, self.id);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
 use super::{Exchange, Routed, error, intake, recode};
 use crate::cache::status::{Outcome, Status};
-use crate::cache::store::Head;
+use crate::cache::store::{Content, Form, Head};
 use crate::fields::dates;
 use crate::representation::coding::Coding;
 use crate::representation::precondition;
@@ -86,7 +86,7 @@ impl Exchange {
         let head = subject.head();
         let is_head = request.method == Method::HEAD;
         match (plan, subject) {
-            (Plan::Ready(form), _) => Ok(whole(request, routed, head, &form, etag)),
+            (Plan::Ready(form), _) => Ok(self.answer_with(request, routed, head, &form, etag)),
             (Plan::AsItComes, Subject::Arriving(arriving)) => {
                 let mut fields = intake::form_fields(head, head.coding, "");
                 if is_missing(head.status, routed) {
@@ -125,6 +125,27 @@ impl Exchange {
         }
     }
 
+    /// The answer with a form that is all there, in memory or on disk.
+    fn answer_with(
+        self: &Arc<Self>,
+        request: &Request,
+        routed: &Routed,
+        head: &Arc<Head>,
+        form: &Form,
+        etag: Option<&HeaderValue>,
+    ) -> Answer {
+        let on_disk = match &form.body {
+            Content::Memory(body) => return whole(request, routed, head, form, body.clone(), etag),
+            Content::Disk(on_disk) => on_disk,
+        };
+        let reader = (request.method != Method::HEAD)
+            .then(|| self.read_from_disk(&routed.key, head, form.suffix, on_disk));
+        let fields = form.fields.clone();
+        let mut answer = arriving_answer(request, head, fields, on_disk.length(), reader, etag);
+        answer.coding = form.coding;
+        answer
+    }
+
     /// A form that is being made: small ones are waited for, large ones are followed.
     async fn coded(
         self: &Arc<Self>,
@@ -137,7 +158,7 @@ impl Exchange {
     ) -> Result<Answer, error::Failure> {
         let head = subject.head();
         match self.follow_form(&routed.key, subject, coding).await {
-            Some(recode::Following::Made(form)) => Ok(whole(request, routed, head, &form, etag)),
+            Some(recode::Following::Made(form)) => Ok(self.answer_with(request, routed, head, &form, etag)),
             Some(recode::Following::Reader(reader)) => {
                 let fields = intake::form_fields(head, coding, suffix);
                 Ok(Answer {
@@ -153,7 +174,7 @@ impl Exchange {
                 Subject::Stored(stored) => {
                     let own = stored.own_form().ok_or_else(error::no_origin)?;
                     let etag = own.fields.get(ETAG).cloned();
-                    Ok(whole(request, routed, head, own, etag.as_ref()))
+                    Ok(self.answer_with(request, routed, head, own, etag.as_ref()))
                 }
                 Subject::Arriving(arriving) => {
                     let reader = arriving.reader().ok_or_else(error::no_origin)?;

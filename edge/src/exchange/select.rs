@@ -72,10 +72,7 @@ pub(super) fn plan(request: &HeaderMap, subject: &Subject) -> Plan {
         };
     };
     let settled = stored.form(wanted).is_some() || request.contains_key(RANGE);
-    let sizes = stored
-        .forms
-        .iter()
-        .map(|form| (form.coding, form.body.len() as u64));
+    let sizes = stored.forms.iter().map(|form| (form.coding, form.body.len()));
     let smallest = accepted
         .smallest(sizes)
         .filter(|_| settled)

@@ -48,6 +48,10 @@ struct Asked<A> {
 
 /// What hyper waits for: the answer itself, or the future that gives it. A panic on the way is a 500 of that request
 /// alone, so it never fails.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every answer is the large variant, and it lives for a moment"
+)]
 pub(super) enum Answered {
     Now(Option<http::Response<Outgoing>>),
     Later(Pin<Box<dyn Future<Output = http::Response<Outgoing>> + Send>>),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use serde_json::{Map, Value, json};
 
+use crate::cache::store::disk::SiteTotal;
 use crate::clock::Timestamp;
 use crate::exchange::Exchange;
 use crate::http::Kind;
@@ -59,7 +60,21 @@ impl Status {
 
 fn cache(exchange: &Exchange) -> Value {
     let cache = exchange.cache();
+    let disk = cache.disk.as_ref().map(|disk| {
+        let totals = disk.totals();
+        let site =
+            |site: &SiteTotal| json!({"name": site.name, "entries": site.entries, "bytes": site.bytes});
+        json!({
+            "folder": disk.folder().display().to_string(),
+            "working": totals.working,
+            "entries": totals.entries,
+            "bytes": totals.bytes,
+            "bytes_max": totals.bytes_max,
+            "sites": totals.sites.iter().map(site).collect::<Value>(),
+        })
+    });
     json!({
+        "disk": disk,
         "entries": cache.memory.entries(),
         "bytes": cache.memory.bytes(),
         "bytes_in_flight": cache.budget.used(),

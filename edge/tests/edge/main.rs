@@ -13,6 +13,7 @@ mod client;
 mod coding;
 mod collapse;
 mod delivery;
+mod disk;
 mod door;
 mod door_h1;
 mod door_h2;

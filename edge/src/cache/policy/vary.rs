@@ -67,6 +67,16 @@ impl VaryKey {
         self.0.iter().map(|(name, _)| name)
     }
 
+    /// The fields with their normalised values, for a store that writes them down.
+    pub fn fields(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        self.0.iter().map(|(name, value)| (name, value.as_deref()))
+    }
+
+    /// What [`VaryKey::fields`] gave.
+    pub fn of_fields(fields: Vec<(HeaderName, Option<Box<[u8]>>)>) -> Self {
+        Self(fields.into())
+    }
+
     /// The fields with their values as they are compared, for people to read.
     pub fn shown(&self) -> impl Iterator<Item = (&HeaderName, Option<String>)> {
         self.0.iter().map(|(name, value)| {

@@ -89,6 +89,28 @@ impl Memory {
         self.cache.run_pending_tasks();
     }
 
+    /// Puts a response that was found on disk beside what is stored under `key`, unless its like is there already: that is
+    /// as new, or newer.
+    pub fn restore(&self, key: &Key, response: Arc<StoredResponse>) {
+        self.cache.entry(key.clone()).and_compute_with(|held| {
+            let held = held.map(moka::Entry::into_value);
+            let held = held.as_ref().map(Entry::variants).unwrap_or_default();
+            if held.iter().any(|old| replaces(&response, old)) {
+                return Op::Nop;
+            }
+            let mut variants = held.to_vec();
+            variants.truncate(VARIANTS_MAX - 1);
+            variants.push(Arc::clone(&response));
+            Op::Put(Entry(variants.into()))
+        });
+        self.cache.run_pending_tasks();
+    }
+
+    /// Whether anything is stored under `key`. This is no use of it.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.cache.contains_key(key)
+    }
+
     /// Puts `change(stored)` in the place of the stored response with the head `id`. Does nothing when it is gone.
     pub fn update<F>(&self, key: &Key, id: u64, change: F)
     where

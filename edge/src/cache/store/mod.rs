@@ -4,16 +4,18 @@
 //! knows keys and sizes, not fields: whether a response may be served is for `policy` to say.
 
 mod budget;
+pub mod disk;
 mod memory;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 pub use budget::{Budget, Reservation};
+pub use disk::{Disk, OnDisk};
 pub use memory::{Entry, Memory};
 
 use super::epoch::Position;
@@ -84,12 +86,50 @@ pub struct Form {
     pub coding: Coding,
     /// How it was coded, as its ETag shows; empty for the origin's own form.
     pub suffix: &'static str,
-    /// Its bytes.
-    pub body: Bytes,
+    /// Its bytes, or where they are.
+    pub body: Content,
     /// The response's fields with those of this form: ready to be sent.
     pub fields: HeaderMap,
     /// Whether a better form of the same coding may still be made.
     pub improvable: bool,
+}
+
+/// The bytes of a form, or where they are.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// On the disk, from where they stream.
+    Disk(Box<OnDisk>),
+    /// Here.
+    Memory(Bytes),
+}
+
+impl Content {
+    /// How many they are.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Disk(on_disk) => on_disk.length().unwrap_or(0),
+            Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, when they are here.
+    pub fn in_memory(&self) -> Option<&Bytes> {
+        match self {
+            Self::Disk(_) => None,
+            Self::Memory(bytes) => Some(bytes),
+        }
+    }
+}
+
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self::Memory(bytes)
+    }
 }
 
 /// A stored response.
@@ -101,6 +141,8 @@ pub struct StoredResponse {
     pub forms: Vec<Arc<Form>>,
     /// No purge up to here concerns this response.
     vetted: AtomicU64,
+    /// Whether the disk tier has been given this response, or it came from there.
+    offered: AtomicBool,
 }
 
 impl StoredResponse {
@@ -112,7 +154,22 @@ impl StoredResponse {
     /// A response with all of `forms`, the origin's own first.
     pub fn with_forms(head: Arc<Head>, forms: Vec<Arc<Form>>) -> Self {
         let vetted = AtomicU64::new(head.position.number());
-        Self { head, forms, vetted }
+        Self {
+            head,
+            forms,
+            vetted,
+            offered: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the disk tier has been given this response, or it came from there.
+    pub fn is_offered(&self) -> bool {
+        self.offered.load(Ordering::Relaxed)
+    }
+
+    /// Remembers whether the disk tier has this response.
+    pub fn set_offered(&self, offered: bool) {
+        self.offered.store(offered, Ordering::Relaxed);
     }
 
     /// The form as the origin keeps it.
@@ -133,7 +190,9 @@ impl StoredResponse {
             Some(held) => *held = form,
             None => forms.push(form),
         }
-        Self::with_forms(Arc::clone(&self.head), forms)
+        let with = Self::with_forms(Arc::clone(&self.head), forms);
+        with.set_offered(self.is_offered());
+        with
     }
 
     /// Whether no purge up to `position` concerns this response, as far as was looked already.
@@ -156,7 +215,7 @@ impl StoredResponse {
         let forms: usize = self
             .forms
             .iter()
-            .map(|form| form.body.len() + fields(&form.fields) + 128)
+            .map(|form| form.body.in_memory().map_or(64, Bytes::len) + fields(&form.fields) + 128)
             .sum();
         let tags: usize = self.head.tags.iter().map(|tag| tag.as_str().len() + 16).sum();
         (forms + fields(&self.head.fields) + fields(&self.head.origin_fields) + tags + 512) as u64

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::reader::{Table, Value};
 use super::{
-    AccessLog, Admin, Cache, CertificateFiles, Config, Drain, Limits, Listen, Log, LogFormat, Scope, Token,
+    AccessLog, Admin, Cache, CertificateFiles, Config, Disk, Drain, Limits, Listen, Log, LogFormat, Scope,
+    Token,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,7 +53,7 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
     let origins = origin::origins(root, context);
     let admin = admin(root, admin_listen);
     let sites = site::sites(root, &origins, &admin.tokens);
-    let cache = cache(root);
+    let cache = cache(root, context);
     Some(Config {
         name: root.read("name", name).unwrap_or_else(|| "portico".into()),
         workers: root
@@ -182,7 +183,7 @@ fn sha256(value: &Value<'_>) -> Result<[u8; 32], String> {
     }
 }
 
-fn cache(root: &Table<'_>) -> Cache {
+fn cache(root: &Table<'_>, context: &Context<'_>) -> Cache {
     let table = root.table("cache");
     let memory = table
         .as_ref()
@@ -193,6 +194,7 @@ fn cache(root: &Table<'_>) -> Cache {
         bytes => Ok(bytes),
     };
     Cache {
+        disk: table.as_ref().and_then(|table| disk(table, context)),
         memory_bytes,
         object_bytes_max: table
             .as_ref()
@@ -202,6 +204,16 @@ fn cache(root: &Table<'_>) -> Cache {
             .and_then(|table| table.read("recode_budget", Value::share))
             .unwrap_or(0.25),
     }
+}
+
+fn disk(cache: &Table<'_>, context: &Context<'_>) -> Option<Disk> {
+    let table = cache.table("disk")?;
+    let path = table.require("path", |value| context.path(value));
+    let size = table.require("size", |value| value.size(16 * MIB, i64::MAX.unsigned_abs()));
+    Some(Disk {
+        path: path?,
+        size_bytes: size?,
+    })
 }
 
 fn limits(root: &Table<'_>) -> Limits {

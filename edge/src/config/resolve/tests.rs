@@ -194,10 +194,6 @@ fn an_empty_file_says_what_is_missing() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_by_name() {
-    check_more(
-        "[cache]\ndisk = { path = \"/var\", size = \"20GiB\" }\n",
-        &["14 cache.disk: not supported yet by this version"],
-    );
     check(
         &MINIMAL.replace("[listen]", "[listen]\nproxy_protocol_from = [\"10.0.0.0/8\"]"),
         &["3 listen.proxy_protocol_from: not supported yet by this version"],

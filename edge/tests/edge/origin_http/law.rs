@@ -266,22 +266,23 @@ async fn a_group_is_invalidated_by_an_unsafe_answer_of_its_own_site() {
     let kept = async |path: &str| is_hit(&edge.get(path, &[]).await);
     let routes = edge.exchange().routes();
     let site = routes.router.route(HOST).unwrap();
-    let invalidate = |status: u16, name: &'static str, value: &str| {
+    let invalidate = async |status: u16, name: &'static str, value: &str| {
         let fields = HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())]);
         let status = StatusCode::from_u16(status).unwrap();
         let key = edge.key("/posted");
         edge.exchange()
-            .invalidate(site, &key, (&Method::POST, HOST), (status, &fields));
+            .invalidate(site, &key, (&Method::POST, HOST), (status, &fields))
+            .await;
     };
     fill().await;
-    invalidate(500, "cache-group-invalidation", "\"g\"");
-    invalidate(200, "cache-group-invalidation", "\"other\"");
+    invalidate(500, "cache-group-invalidation", "\"g\"").await;
+    invalidate(200, "cache-group-invalidation", "\"other\"").await;
     assert!(kept("/in/1").await && kept("/out").await);
-    invalidate(200, "cache-group-invalidation", "\"g\"");
+    invalidate(200, "cache-group-invalidation", "\"g\"").await;
     assert!(!kept("/in/1").await && !kept("/in/2").await && kept("/out").await);
-    invalidate(201, "location", "/other");
+    invalidate(201, "location", "/other").await;
     assert!(!kept("/other").await && kept("/out").await);
-    invalidate(201, "location", "https://elsewhere.test/out");
+    invalidate(201, "location", "https://elsewhere.test/out").await;
     assert!(kept("/out").await);
     edge.stop().await;
 }

@@ -264,6 +264,7 @@ pub(super) fn configuration(s3: config::S3Origin) -> config::Config {
         },
         certificates: Vec::new(),
         cache: config::Cache {
+            disk: None,
             memory_bytes: 1 << 20,
             object_bytes_max: 1 << 20,
             recode_budget: 0.0,

@@ -4,23 +4,21 @@
 //! everything. A fetch takes the position of its start, and what it stores carries that position: a purge with a
 //! higher one purges it, however long the fetch took. Nothing is scanned, whatever the number of stored responses.
 //!
-//! This does not know the fleet's purge log, nor who may purge.
+//! Where there is a [`Journal`], a purge is on record before it takes effect, so that it still holds after a restart. This
+//! does not know the fleet's purge log, nor who may purge.
 
-use std::collections::{BTreeMap, HashMap};
+mod records;
+
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
+use self::records::Records;
 use super::key::Key;
 use super::tag::Tag;
 
 /// Records kept at most; the answer beyond is in [`Epochs::purge`].
 const RECORDS_MAX: usize = 1_000_000;
-
-/// Bytes of text in all records at most; the answer is the same.
-const TEXT_BYTES_MAX: usize = 256 << 20;
-
-/// Different lengths of prefixes at most, for each is one more look-up.
-const PREFIX_LENGTHS_MAX: usize = 64;
 
 /// A place in the sequence of purges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +45,22 @@ pub struct Url {
     pub path: String,
     /// The canonical query. Without one, every query of the path is purged.
     pub query: Option<String>,
+}
+
+impl Url {
+    /// From the text under which it is noted.
+    fn of_text(text: &str) -> Option<Self> {
+        let (host, rest) = text.split_once('|')?;
+        let (path, query) = match rest.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (rest, None),
+        };
+        Some(Self {
+            host: host.into(),
+            path: path.into(),
+            query,
+        })
+    }
 }
 
 /// What is purged by prefix: every path of the host that begins with this text.
@@ -89,9 +103,34 @@ pub enum Standing {
     },
 }
 
+/// Where purges are put on record, for a restart.
+pub trait Journal: std::fmt::Debug + Send + Sync {
+    /// Puts a purge on record. It blocks until it is there.
+    fn note(&self, position: Position, purge: &Purge) -> io::Result<()>;
+
+    /// Whether the record is so long that it should be written anew.
+    fn is_long(&self) -> bool;
+
+    /// Puts this on record in place of all that is there.
+    fn rewrite(&self, all: &[(Position, Purge)]) -> io::Result<()>;
+}
+
+/// A purge that holds, but not beyond a restart, for it could not be put on record.
+#[derive(Debug, thiserror::Error)]
+#[error("the purge holds now, but it could not be put on record: a restart may bring back what it removed")]
+pub struct NotOnRecord {
+    /// Its position.
+    pub position: Position,
+    /// Why.
+    pub source: io::Error,
+}
+
 /// All purges so far. Shared between threads.
 #[derive(Debug)]
 pub struct Epochs {
+    /// Held by whoever purges: positions are given in order, also while the journal is written.
+    order: Mutex<()>,
+    journal: Option<Box<dyn Journal>>,
     last: AtomicU64,
     folds: AtomicU64,
     records: RwLock<Records>,
@@ -108,11 +147,36 @@ impl Epochs {
     /// No purge yet after `start`.
     pub fn new(start: Position) -> Self {
         Self {
+            order: Mutex::new(()),
+            journal: None,
             last: AtomicU64::new(start.0),
             folds: AtomicU64::new(0),
             records: RwLock::new(Records::default()),
             records_max: RECORDS_MAX,
         }
+    }
+
+    /// What a journal holds, which goes on being written; the next purge comes after `last` at least.
+    pub fn restored(all: &[(Position, Purge)], last: Position, journal: Box<dyn Journal>) -> Self {
+        let mut epochs = Self::new(last);
+        let records = epochs.records.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (position, purge) in all {
+            records.note(purge, *position, epochs.records_max);
+            let highest = epochs.last.get_mut();
+            *highest = (*highest).max(position.0);
+        }
+        epochs.journal = Some(journal);
+        epochs
+    }
+
+    /// All that the purges so far come to, as purges.
+    pub fn all(&self) -> Vec<(Position, Purge)> {
+        self.records.read().unwrap_or_else(PoisonError::into_inner).all()
+    }
+
+    /// Whether purges are put on record, and so take their time.
+    pub fn has_journal(&self) -> bool {
+        self.journal.is_some()
     }
 
     /// The position for a fetch that begins now.
@@ -130,6 +194,32 @@ impl Epochs {
     /// When a million records are full, the older half is folded into one number: everything fetched before it is
     /// purged. That is too much rather than too little, and counted in [`Epochs::folds`].
     pub fn purge(&self, purge: &Purge) -> Position {
+        self.purge_on_record(purge)
+            .unwrap_or_else(|not_on_record| not_on_record.position)
+    }
+
+    /// As [`Epochs::purge`], and tells when it could not be put on record. It blocks where there is a journal.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be written. The purge holds all the same, until a restart.
+    pub fn purge_on_record(&self, purge: &Purge) -> Result<Position, NotOnRecord> {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Position(self.last().0.saturating_add(1));
+        let noted = self
+            .journal
+            .as_ref()
+            .map_or(Ok(()), |journal| journal.note(next, purge));
+        let position = self.apply(purge);
+        noted.map_err(|source| NotOnRecord { position, source })?;
+        if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_long()) {
+            // The long one is as good, if it cannot be written.
+            let _ = journal.rewrite(&self.all());
+        }
+        Ok(position)
+    }
+
+    fn apply(&self, purge: &Purge) -> Position {
         let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
         // Writers are alone here, so the next number is theirs. It is published after the records stand: a fetch that
         // reads the number before that begins before the purge, and is purged by it.
@@ -173,182 +263,9 @@ impl Epochs {
     }
 }
 
-/// The last purges of one thing.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    hard: Position,
-    soft: Position,
-}
-
-impl Mark {
-    fn note(&mut self, position: Position, soft: bool) {
-        let place = if soft { &mut self.soft } else { &mut self.hard };
-        *place = (*place).max(position);
-    }
-
-    fn merge(&mut self, other: Option<&Self>) {
-        if let Some(other) = other {
-            self.hard = self.hard.max(other.hard);
-            self.soft = self.soft.max(other.soft);
-        }
-    }
-
-    fn latest(&self) -> Position {
-        self.hard.max(self.soft)
-    }
-}
-
-type Marks = HashMap<Box<str>, Mark>;
-
-/// Everything fetched before `floor` is purged; the rest is in the maps.
-#[derive(Debug, Default)]
-struct Records {
-    floor: Position,
-    everything: Mark,
-    hosts: Marks,
-    tags: Marks,
-    urls: Marks,
-    /// By their length, so that a lookup asks once for each length that occurs.
-    prefixes: BTreeMap<usize, HashMap<Box<[u8]>, Mark>>,
-    count: usize,
-    text_bytes: usize,
-}
-
-impl Records {
-    /// The last purges that concern a stored response.
-    fn latest(&self, key: &Key, tags: &[Tag]) -> Mark {
-        let mut mark = self.everything;
-        let (path, whole) = key.target();
-        mark.merge(self.hosts.get(key.host()));
-        mark.merge(self.urls.get(path));
-        mark.merge(whole.and_then(|whole| self.urls.get(whole)));
-        for tag in tags {
-            mark.merge(self.tags.get(tag.as_str()));
-        }
-        for (length, prefixes) in self.prefixes.range(..=path.len()) {
-            mark.merge(
-                path.as_bytes()
-                    .get(..*length)
-                    .and_then(|prefix| prefixes.get(prefix)),
-            );
-        }
-        mark
-    }
-}
-
-impl Records {
-    /// Writes a purge down; tells whether it had to purge more than was asked, for want of room.
-    fn note(&mut self, purge: &Purge, position: Position, records_max: usize) -> bool {
-        let mut widened = false;
-        if purge.everything {
-            self.everything.note(position, purge.soft);
-        }
-        for host in &purge.hosts {
-            self.note_in(|records| &mut records.hosts, host, position, purge.soft);
-        }
-        for tag in &purge.tags {
-            self.note_in(|records| &mut records.tags, tag.as_str(), position, purge.soft);
-        }
-        for url in &purge.urls {
-            let text = match &url.query {
-                None => format!("{}|{}", url.host, url.path),
-                Some(query) => format!("{}|{}?{query}", url.host, url.path),
-            };
-            self.note_in(|records| &mut records.urls, &text, position, purge.soft);
-        }
-        for prefix in &purge.prefixes {
-            widened |= self.note_prefix(prefix, position, purge.soft);
-        }
-        if purge.everything && !purge.soft {
-            // Nothing older matters any more.
-            self.fold_to(position);
-        }
-        if self.count > records_max || self.text_bytes > TEXT_BYTES_MAX {
-            self.fold();
-            widened = true;
-        }
-        widened
-    }
-
-    fn note_in(&mut self, map: impl Fn(&mut Self) -> &mut Marks, text: &str, position: Position, soft: bool) {
-        if let Some(mark) = map(self).get_mut(text) {
-            mark.note(position, soft);
-            return;
-        }
-        let mut mark = Mark::default();
-        mark.note(position, soft);
-        map(self).insert(text.into(), mark);
-        self.count += 1;
-        self.text_bytes += text.len();
-    }
-
-    /// Notes a prefix; when there are too many different lengths, a shorter prefix of it, else its whole host.
-    fn note_prefix(&mut self, prefix: &Prefix, position: Position, soft: bool) -> bool {
-        let text = format!("{}|{}", prefix.host, prefix.path).into_bytes();
-        let known = self.prefixes.contains_key(&text.len());
-        let length = if known || self.prefixes.len() < PREFIX_LENGTHS_MAX {
-            Some(text.len())
-        } else {
-            let shorter = self.prefixes.range(..text.len()).next_back();
-            shorter
-                .map(|(length, _)| *length)
-                .filter(|length| *length > prefix.host.len())
-        };
-        let Some((length, cut)) = length.and_then(|length| Some((length, text.get(..length)?))) else {
-            self.note_in(|records| &mut records.hosts, &prefix.host, position, soft);
-            return true;
-        };
-        let marks = self.prefixes.entry(length).or_default();
-        if let Some(mark) = marks.get_mut(cut) {
-            mark.note(position, soft);
-        } else {
-            let mut mark = Mark::default();
-            mark.note(position, soft);
-            marks.insert(cut.into(), mark);
-            self.count += 1;
-            self.text_bytes += length;
-        }
-        length < text.len()
-    }
-
-    /// Folds the older half of the records into the floor.
-    fn fold(&mut self) {
-        let maps = [&self.hosts, &self.tags, &self.urls];
-        let in_maps = maps.into_iter().flat_map(HashMap::values);
-        let in_prefixes = self.prefixes.values().flat_map(HashMap::values);
-        let mut positions: Vec<Position> = in_maps.chain(in_prefixes).map(Mark::latest).collect();
-        let middle = positions.len() / 2;
-        if middle < positions.len() {
-            let (_, median, _) = positions.select_nth_unstable(middle);
-            let median = *median;
-            self.fold_to(median);
-        }
-    }
-
-    /// Purges everything fetched before `floor`, and forgets the records that this makes needless.
-    fn fold_to(&mut self, floor: Position) {
-        self.floor = self.floor.max(floor);
-        let floor = self.floor;
-        let (mut count, mut text_bytes) = (0, 0);
-        for map in [&mut self.hosts, &mut self.tags, &mut self.urls] {
-            map.retain(|_, mark| mark.latest() > floor);
-            count += map.len();
-            text_bytes += map.keys().map(|text| text.len()).sum::<usize>();
-            map.shrink_to_fit();
-        }
-        self.prefixes.retain(|length, marks| {
-            marks.retain(|_, mark| mark.latest() > floor);
-            count += marks.len();
-            text_bytes += marks.len() * length;
-            !marks.is_empty()
-        });
-        self.count = count;
-        self.text_bytes = text_bytes;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::records::PREFIX_LENGTHS_MAX;
     use super::*;
 
     fn key(path: &str, query: Option<&str>) -> Key {
@@ -498,6 +415,84 @@ mod tests {
         assert_eq!((epochs.records(), epochs.last().number()), (2, 20));
         epochs.purge(&everything());
         assert_eq!(epochs.records(), 0, "nothing older matters after everything");
+    }
+
+    #[derive(Debug, Default)]
+    struct Kept(std::sync::Arc<Mutex<Vec<(Position, Purge)>>>, bool);
+
+    impl Journal for Kept {
+        fn note(&self, position: Position, purge: &Purge) -> io::Result<()> {
+            if self.1 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.lock().unwrap().push((position, purge.clone()));
+            Ok(())
+        }
+
+        fn is_long(&self) -> bool {
+            self.0.lock().unwrap().len() > 6
+        }
+
+        fn rewrite(&self, all: &[(Position, Purge)]) -> io::Result<()> {
+            *self.0.lock().unwrap() = all.to_vec();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_journal_holds_purges_the_same_things_again() {
+        let journal = Kept::default();
+        let held = std::sync::Arc::clone(&journal.0);
+        let epochs = Epochs::restored(&[], Position(5), Box::new(journal));
+        let start = epochs.now();
+        let soft = |purge: Purge| Purge { soft: true, ..purge };
+        for purge in [
+            url("/a", None),
+            url("/q", Some("v=1?|")),
+            soft(tagged("release-1")),
+            prefix("/client/"),
+            soft(host("other.example")),
+            host("gone.example"),
+            tagged("release-2"),
+            url("/b", None),
+        ] {
+            epochs.purge_on_record(&purge).unwrap();
+        }
+        let middle = Position(9);
+        let again = Epochs::restored(&held.lock().unwrap(), Position(5), Box::new(Kept::default()));
+        assert_eq!(again.last(), epochs.last());
+        let other = |host: &str| Key::new("assets", host, "/", None);
+        for (key, tags) in [
+            (key("/a", None), vec![]),
+            (key("/a", Some("x")), vec![]),
+            (key("/q", Some("v=1?|")), vec![]),
+            (key("/q", None), vec![]),
+            (key("/b", None), vec![]),
+            (key("/client/x", None), vec![]),
+            (key("/c", None), vec![tag("release-1")]),
+            (key("/c", None), vec![tag("release-2")]),
+            (key("/c", None), vec![]),
+            (other("other.example"), vec![]),
+            (other("gone.example"), vec![]),
+        ] {
+            for at in [start, middle, epochs.last()] {
+                assert_eq!(
+                    again.judge(&key, &tags, at),
+                    epochs.judge(&key, &tags, at),
+                    "{key} {tags:?} {at:?}"
+                );
+            }
+        }
+        assert_eq!(again.judge(&key("/a", None), &[], start), Standing::Purged);
+    }
+
+    #[test]
+    fn a_purge_that_cannot_be_put_on_record_holds_and_says_so() {
+        let epochs = Epochs::restored(&[], Position::default(), Box::new(Kept(Default::default(), true)));
+        let error = epochs.purge_on_record(&url("/a", None)).unwrap_err();
+        assert_eq!(error.position, epochs.last());
+        let standing = epochs.judge(&key("/a", None), &[], Position::default());
+        assert_eq!(standing, Standing::Purged);
     }
 
     #[test]

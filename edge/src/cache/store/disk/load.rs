@@ -1,0 +1,194 @@
+//! From the disk to memory: every response of a key, proved; and the verification of everything that is there.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::bodies::{self, OnDisk, READ_PATIENCE};
+use super::frame::{Kind, read_chunks};
+use super::index::Slot;
+use super::log::{Read, read};
+use super::meta::{self, FormAt, Meta};
+use super::metrics::{Damage, Found, Operation};
+use super::shared::{Shared, believable, fingerprint};
+use super::{Disk, Inner};
+use crate::cache::key::Key;
+use crate::cache::store::{Content, Head};
+
+/// A stored response as it was found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its head.
+    pub head: Head,
+    /// Its forms with their bytes, the origin's own first.
+    pub forms: Vec<(FormAt, Content)>,
+}
+
+/// What a verification found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Stored responses that were read.
+    pub entries: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// Those that were not as they had been written. They are gone now.
+    pub damaged: u64,
+}
+
+impl Disk {
+    /// Every response stored under `key`, the oldest first; none when the disk is too slow to say.
+    pub async fn load(&self, key: &Key) -> Vec<Loaded> {
+        let fingerprint = fingerprint(key);
+        let mut slots = self.0.shared.index().find(fingerprint);
+        if slots.is_empty() {
+            self.0.shared.metrics.lookups.inc(Found::Miss);
+            return Vec::new();
+        }
+        slots.sort_unstable_by_key(|slot| (slot.log, slot.offset));
+        let (inner, wanted) = (Arc::clone(&self.0), key.clone());
+        let job = move || -> Vec<Loaded> {
+            let load = |slot: &Slot| load(&inner, &wanted, fingerprint, slot);
+            slots.iter().filter_map(load).collect()
+        };
+        let loaded = tokio::time::timeout(READ_PATIENCE, self.0.reads.run(job)).await;
+        match loaded {
+            Ok(Some(loaded)) => {
+                let found = if loaded.is_empty() {
+                    Found::Miss
+                } else {
+                    Found::Hit
+                };
+                self.0.shared.metrics.lookups.inc(found);
+                loaded
+            }
+            Ok(None) | Err(_) => {
+                self.0.shared.metrics.lookups.inc(Found::Overloaded);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reads everything and proves it. What is damaged is dropped. It blocks, for as long as that takes.
+    pub fn verify(&self) -> Verified {
+        let shared = &self.0.shared;
+        let mut verified = Verified::default();
+        let all = shared.index().all();
+        for (fingerprint, slot) in all {
+            match prove(shared, &slot) {
+                Ok(Some(bytes)) => {
+                    verified.entries += 1;
+                    verified.bytes += bytes;
+                }
+                // It may have been replaced or evicted since.
+                _ if shared.index().live(fingerprint, slot.log, slot.offset).is_none() => {}
+                _ => {
+                    verified.damaged += 1;
+                    shared.damaged(fingerprint, &slot, Damage::Record);
+                }
+            }
+        }
+        verified
+    }
+}
+
+/// The bytes of a response's body, if all of it is as it was written.
+fn prove(shared: &Shared, slot: &Slot) -> io::Result<Option<u64>> {
+    let Some(Read { record, meta, body }) = read(shared, slot.log, slot.offset, slot.length)? else {
+        return Ok(None);
+    };
+    let is_good = match record.kind {
+        Kind::Inline => read_chunks(&body, shared.place(slot.log, slot.offset), 0).is_some(),
+        Kind::External => bodies::verify(shared, slot.body_file, record.body_length)?,
+        Kind::Gone => false,
+    };
+    Ok((is_good && meta::decode(&meta).is_some()).then_some(record.body_length))
+}
+
+fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<Loaded> {
+    let shared = &inner.shared;
+    let gone = |error: &io::Error| {
+        // Evicted between the index and the file: that is no damage.
+        let is_gone = shared.index().live(fingerprint, slot.log, slot.offset).is_none();
+        if !is_gone {
+            shared.metrics.errors.inc(Operation::Read);
+            tracing::warn!(%error, log = slot.log, "a stored response cannot be read");
+            shared.damaged(fingerprint, slot, Damage::File);
+        }
+    };
+    let found = read(shared, slot.log, slot.offset, slot.length)
+        .inspect_err(gone)
+        .ok()?;
+    let found = found.and_then(|found| Some((found.record, meta::decode(&found.meta)?, found.body)));
+    let Some((record, meta, body)) = found else {
+        shared.damaged(fingerprint, slot, Damage::Record);
+        return None;
+    };
+    if meta.key != *key {
+        shared.metrics.lookups.inc(Found::Foreign);
+        return None;
+    }
+    let body = match record.kind {
+        Kind::Inline => read_chunks(&body, shared.place(slot.log, slot.offset), 0),
+        Kind::External if record.body_length > shared.limits.promoted_max => {
+            shared.index().count_read(fingerprint, slot.variant);
+            return Some(streaming(inner, meta, record.body_length, fingerprint, slot));
+        }
+        Kind::External => bodies::read_whole(shared, slot.body_file, record.body_length)
+            .inspect_err(gone)
+            .ok()?,
+        Kind::Gone => None,
+    };
+    let loaded = body.and_then(|body| in_memory(shared, meta, Bytes::from(body)));
+    if loaded.is_none() {
+        shared.damaged(fingerprint, slot, Damage::Body);
+    }
+    shared.index().count_read(fingerprint, slot.variant);
+    loaded
+}
+
+fn in_memory(shared: &Shared, meta: Meta, body: Bytes) -> Option<Loaded> {
+    let window = |form: FormAt| {
+        let first = usize::try_from(form.first).ok()?;
+        let end = first.checked_add(usize::try_from(form.length).ok()?)?;
+        // A copy, so that a form that leaves memory takes its bytes with it.
+        let bytes = Bytes::copy_from_slice(body.get(first..end)?);
+        Some((form, Content::Memory(bytes)))
+    };
+    let forms = if let [only] = meta.forms.as_slice()
+        && only.first == 0
+        && only.length == body.len() as u64
+    {
+        vec![(only.clone(), Content::Memory(body))]
+    } else {
+        meta.forms.into_iter().map(window).collect::<Option<_>>()?
+    };
+    Some(Loaded {
+        head: aged(shared, meta.head),
+        forms,
+    })
+}
+
+fn streaming(inner: &Arc<Inner>, meta: Meta, total: u64, fingerprint: u64, slot: &Slot) -> Loaded {
+    let window = |form: FormAt| {
+        let at = (form.first, form.length);
+        let owner = (fingerprint, slot.variant);
+        let body = OnDisk::new(Disk(Arc::clone(inner)), slot.body_file, total, at, owner);
+        (form, Content::Disk(Box::new(body)))
+    };
+    Loaded {
+        head: aged(&inner.shared, meta.head),
+        forms: meta.forms.into_iter().map(window).collect(),
+    }
+}
+
+/// A head as it may be believed: when the clock was set back since it was written, nobody knows how old it is, and it counts
+/// as just stale, which a validation mends.
+fn aged(shared: &Shared, mut head: Head) -> Head {
+    let now = shared.clock.now();
+    if !believable(head.response_time, now) {
+        head.response_time = now;
+        head.initial_age = head.initial_age.max(head.lifetime.fresh);
+    }
+    head
+}

@@ -1,0 +1,361 @@
+//! The request path and the disk tier: what goes there, what comes back, and a stored body that cannot be read on.
+//!
+//! What is found on disk is put into memory, with its bytes when they are few, else with the place where they are; and then
+//! it is looked up again, by the same law as everything. A body that streams from the disk and turns out damaged is taken
+//! up from the origin at that byte, if that has the same one still; else the answer ends broken, never cleanly.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::header::{CONTENT_RANGE, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::fetch::{self, Arriving, Leading};
+use super::incoming::Incoming;
+use super::order::Order;
+use super::{Exchange, intake};
+use crate::cache::collapse::{Collapse, Landing};
+use crate::cache::epoch::Standing;
+use crate::cache::inflight::{self, Broken, Reader, Writer};
+use crate::cache::key::Key;
+use crate::cache::store::disk::{Fill, Loaded, Unreadable};
+use crate::cache::store::{Content, Disk, Form, Head, OnDisk, StoredResponse};
+use crate::origin::{Ask, AskedRange};
+
+/// What is on its way from the disk to memory, by key: it is read once, however many ask.
+pub type Promotions = Collapse<(), bool, ()>;
+
+/// A range that begins so far beyond what has come of a large body is asked for alone, instead of waiting for it.
+const FAR_BYTES: u64 = 8 * 1024 * 1024;
+
+impl Exchange {
+    /// Gives a response that has just been stored, or confirmed, to the disk.
+    pub(super) fn store_on_disk(&self, key: &Key, stored: &Arc<StoredResponse>) {
+        if let Some(disk) = &self.cache.disk {
+            disk.offer(key, stored);
+        }
+    }
+
+    /// Gives the response with the head `id` to the disk as it is now, with all its forms.
+    pub(super) fn keep_on_disk(&self, key: &Key, id: u64) {
+        let Some(entry) = self.cache.disk.as_ref().and_then(|_| self.cache.memory.find(key)) else {
+            return;
+        };
+        if let Some(stored) = entry.variants().iter().find(|stored| stored.head.id == id) {
+            self.store_on_disk(key, stored);
+        }
+    }
+
+    /// Notes that a stored response was asked for again: if the disk has not been given it yet, now it is.
+    pub(super) fn asked_again(&self, key: &Key, stored: &Arc<StoredResponse>) {
+        if let Some(disk) = &self.cache.disk {
+            disk.offer_again(key, stored);
+        }
+    }
+
+    /// Brings what the disk has under `key` into memory. Whether it had anything that may be used.
+    pub(super) async fn promote(self: &Arc<Self>, key: &Key) -> bool {
+        let Some(disk) = self.cache.disk.as_ref().filter(|disk| disk.has(key)) else {
+            return false;
+        };
+        let (mut following, leader) = self.cache.promotions.enter(key, self.cache.epochs.now());
+        if let Some(leader) = leader {
+            let (exchange, disk, key) = (Arc::clone(self), disk.clone(), key.clone());
+            self.drain.spawn_on(&self.control, "promotion", async move {
+                let restored = exchange.restore(&disk, &key).await;
+                leader.stored(restored);
+            });
+        }
+        matches!(following.land().await, Landing::Stored(true))
+    }
+
+    async fn restore(&self, disk: &Disk, key: &Key) -> bool {
+        let mut restored = false;
+        for loaded in disk.load(key).await {
+            let standing = self
+                .cache
+                .epochs
+                .judge(key, &loaded.head.tags, loaded.head.position);
+            if standing == Standing::Purged {
+                continue;
+            }
+            self.cache.memory.restore(key, Arc::new(self.revive(loaded)));
+            restored = true;
+        }
+        // What was removed while it was read must not stay in memory.
+        if restored && !disk.has(key) {
+            self.cache.memory.remove(key);
+            return false;
+        }
+        restored
+    }
+
+    fn revive(&self, loaded: Loaded) -> StoredResponse {
+        let mut head = loaded.head;
+        head.id = self.next_id();
+        let head = Arc::new(head);
+        let form = |(at, body): (_, Content)| {
+            let at: crate::cache::store::disk::FormAt = at;
+            let mut form: Form = intake::form(&head, at.coding, at.suffix, body);
+            form.improvable = at.improvable;
+            Arc::new(form)
+        };
+        let forms = loaded.forms.into_iter().map(form).collect();
+        let stored = StoredResponse::with_forms(head, forms);
+        stored.set_offered(true);
+        stored
+    }
+
+    /// A reader of a body on the disk, which begins where it is first asked to.
+    pub(super) fn read_from_disk(
+        self: &Arc<Self>,
+        key: &Key,
+        head: &Arc<Head>,
+        suffix: &'static str,
+        on_disk: &OnDisk,
+    ) -> Reader {
+        let source = DiskSource {
+            exchange: Arc::clone(self),
+            key: key.clone(),
+            head: Arc::clone(head),
+            is_own: suffix.is_empty(),
+            on_disk: on_disk.clone(),
+        };
+        inflight::lazy(on_disk.length(), move |writer, first, length| {
+            let (drain, control) = (source.exchange.drain.clone(), source.exchange.control.clone());
+            drain.spawn_on(&control, "disk-body", source.pump(writer, first, length));
+        })
+    }
+
+    /// Room on the disk for a body that is too large for memory. Only for one that could be taken up again by its entity
+    /// tag: else a fault of the disk would break the answer.
+    pub(super) async fn room_on_disk(&self, head: &Head, length: Option<u64>) -> Option<Fill> {
+        let disk = self.cache.disk.as_ref()?;
+        if head.status != StatusCode::OK || head.part.is_some() || !is_strong(head.etag.as_ref()) {
+            return None;
+        }
+        disk.fill(length).await
+    }
+
+    /// Takes a large body in: everybody follows what has come to the disk, and it is stored when it came whole.
+    pub(super) async fn take_to_disk(
+        self: &Arc<Self>,
+        order: Order,
+        head: Arc<Head>,
+        (mut body, length): (Incoming, Option<u64>),
+        mut fill: Fill,
+        mut leader: Leading,
+    ) {
+        let large = Large {
+            exchange: Arc::clone(self),
+            key: order.key.clone(),
+            head: Arc::clone(&head),
+            body: fill.body(length),
+        };
+        leader.arriving(Arc::new(Arriving::to_disk(large, Arc::clone(&head), length)));
+        let mut written = 0;
+        while let Some(chunk) = body.chunk().await {
+            let Ok(chunk) =
+                chunk.inspect_err(|error| tracing::warn!(%error, written, "the origin's body broke"))
+            else {
+                // Those who read it are told, and go on by themselves as far as the origin lets them.
+                return leader.leave();
+            };
+            written += chunk.len() as u64;
+            if !fill.write(chunk).await {
+                return leader.leave();
+            }
+        }
+        if length.is_some_and(|length| length != written) {
+            return leader.leave();
+        }
+        if let Some(on_disk) = fill.finish(&order.key, &fetch::for_all(&head)).await {
+            let head = fetch::for_all(&head);
+            let own = intake::own_form(&head, Content::Disk(Box::new(on_disk)));
+            let stored = StoredResponse::new(head, own);
+            stored.set_offered(true);
+            self.cache.memory.insert(&order.key, Arc::new(stored));
+            self.metrics().stored.inc();
+        }
+        leader.leave();
+    }
+}
+
+impl Arriving {
+    /// A body on its way to the disk.
+    pub(super) fn to_disk(large: Large, head: Arc<Head>, length: Option<u64>) -> Self {
+        let (_, joiner) = inflight::open(length, None);
+        Self {
+            head,
+            length,
+            not_stored: None,
+            joiner,
+            own: Mutex::default(),
+            large: Some(large),
+        }
+    }
+
+    /// Whether the body goes to the disk, for it is too large for memory.
+    pub(super) fn goes_to_disk(&self) -> bool {
+        self.large.is_some()
+    }
+
+    /// Whether the byte at `first` is so far from what has come that it is better asked for alone.
+    pub(super) fn is_far(&self, first: u64) -> bool {
+        self.large.as_ref().is_some_and(|large| large.is_far(first))
+    }
+}
+
+/// Whether a response's own body is on the disk only.
+pub(super) fn is_on_disk(stored: &StoredResponse) -> bool {
+    stored
+        .own_form()
+        .is_some_and(|form| form.body.in_memory().is_none())
+}
+
+fn is_strong(etag: Option<&HeaderValue>) -> bool {
+    etag.is_some_and(|etag| !etag.as_bytes().starts_with(b"W/"))
+}
+
+/// A body on its way to the disk, for those who read it meanwhile.
+#[derive(Debug)]
+pub(super) struct Large {
+    exchange: Arc<Exchange>,
+    key: Key,
+    head: Arc<Head>,
+    body: OnDisk,
+}
+
+impl Large {
+    /// A reader of it.
+    pub(super) fn reader(&self) -> Reader {
+        self.exchange
+            .read_from_disk(&self.key, &self.head, "", &self.body)
+    }
+
+    /// Whether the byte at `first` is far from what has come.
+    pub(super) fn is_far(&self, first: u64) -> bool {
+        first > self.body.ready().saturating_add(FAR_BYTES)
+    }
+}
+
+/// A stored body that is being sent, and where to go on if it cannot be read on.
+struct DiskSource {
+    exchange: Arc<Exchange>,
+    key: Key,
+    head: Arc<Head>,
+    /// Whether it is the form that the origin keeps.
+    is_own: bool,
+    on_disk: OnDisk,
+}
+
+impl DiskSource {
+    async fn pump(self, mut writer: Writer, first: u64, length: Option<u64>) {
+        let end = length.map(|length| first.saturating_add(length));
+        let mut at = first;
+        let mut reader = self.on_disk.reader();
+        while end.is_none_or(|end| at < end) {
+            match reader.read(at).await {
+                Ok(None) => break,
+                Ok(Some(mut chunk)) => {
+                    if let Some(end) = end {
+                        chunk.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
+                    }
+                    at += chunk.len() as u64;
+                    if !writer.write(chunk).await {
+                        return writer.fail(Broken::Abandoned);
+                    }
+                }
+                Err(why) => {
+                    self.give_up(why);
+                    return match self.resume(&mut writer, at, end).await {
+                        Ok(()) => writer.finish(),
+                        Err(why) => writer.fail(why),
+                    };
+                }
+            }
+        }
+        writer.finish();
+    }
+
+    /// What cannot be read is taken out, so that the next request fetches it again.
+    fn give_up(&self, why: Unreadable) {
+        tracing::warn!(key = self.key.as_str(), %why, "a stored body is taken up from the origin");
+        if why != Unreadable::Slow {
+            self.on_disk.forget();
+            let entry = self.exchange.cache.memory.find(&self.key);
+            let holds = |stored: &Arc<StoredResponse>| stored.head.id == self.head.id;
+            if entry.is_some_and(|entry| entry.variants().iter().any(holds)) {
+                self.exchange.cache.memory.remove(&self.key);
+            }
+        }
+    }
+
+    /// The fields of the request that the response was chosen by.
+    fn varied(&self) -> HeaderMap {
+        let fields = self.head.vary.iter().flat_map(|vary| vary.fields());
+        let known = fields.filter_map(|(name, value)| {
+            let value = HeaderValue::from_bytes(value?).ok()?;
+            Some((name.clone(), value))
+        });
+        known.collect()
+    }
+
+    /// Goes on with the origin's own bytes from `at`, if it still has the same (RFC 9110 section 13.1.5: a strong entity tag
+    /// names the very bytes).
+    async fn resume(&self, writer: &mut Writer, at: u64, end: Option<u64>) -> Result<(), Broken> {
+        let routes = self.exchange.routes();
+        let origin = routes.origins.find(self.key.origin()).filter(|_| self.is_own);
+        let origin = origin
+            .filter(|_| is_strong(self.head.etag.as_ref()))
+            .ok_or(Broken::Disk)?;
+        let range = AskedRange::From {
+            first: at,
+            last: end.map(|end| end.saturating_sub(1)),
+        };
+        let ask = Ask {
+            path: self.key.path().to_owned(),
+            query: self.key.query().map(str::to_owned),
+            site: self.key.host().to_owned(),
+            fields: self.varied(),
+            range: Some(range),
+            ..Ask::default()
+        };
+        let answer = origin.fetch(ask).await.map_err(|error| {
+            tracing::warn!(key = self.key.as_str(), %error, "a stored body could not be taken up from the origin");
+            Broken::Disk
+        })?;
+        if answer.headers.get(ETAG) != self.head.etag.as_ref() {
+            return Err(Broken::Disk);
+        }
+        let mut skip = match answer.status {
+            StatusCode::PARTIAL_CONTENT if begins_at(answer.headers.get(CONTENT_RANGE), at) => 0,
+            StatusCode::OK => at,
+            _ => return Err(Broken::Disk),
+        };
+        let mut left = end.map(|end| end - at);
+        let mut body = answer.body;
+        while left != Some(0) {
+            let Some(chunk) = body.chunk().await else {
+                return if left.is_none() { Ok(()) } else { Err(Broken::Disk) };
+            };
+            let mut chunk: Bytes = chunk.map_err(|_| Broken::Disk)?;
+            let passed = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+            skip -= passed as u64;
+            drop(chunk.split_to(passed));
+            if let Some(left) = &mut left {
+                chunk.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= chunk.len() as u64;
+            }
+            if !writer.write(chunk).await {
+                return Err(Broken::Abandoned);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn begins_at(content_range: Option<&HeaderValue>, first: u64) -> bool {
+    let value = content_range.and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| value.starts_with(&format!("bytes {first}-")))
+}
