@@ -27,7 +27,7 @@ const READS: usize = 2_000;
 const SIZE_BYTES: u64 = 64 << 30;
 
 /// What to measure.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// A folder for the files, on the disk in question; each figure gets one below it, which is removed
     #[arg(long, value_name = "PATH")]
