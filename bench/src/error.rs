@@ -16,8 +16,6 @@ pub(crate) enum Error {
     Wrong { name: String, path: String, why: String },
     #[error("the load on {name}: {why}")]
     Load { name: String, why: String },
-    #[error("the disk tier: {0}")]
-    Disk(#[from] crate::disk::Error),
     #[error("{0}")]
     Said(String),
 }

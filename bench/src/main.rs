@@ -39,7 +39,9 @@ fn main() -> ExitCode {
         Command::Coding(run) => run::run(&[Scenario::Coding], run),
         Command::Real(run) => run::run(&[Scenario::Real], run),
         Command::All(run) => run::run(&Scenario::ALL, run),
-        Command::Disk(asked) => disk::run(&asked).map(|()| ExitCode::SUCCESS).map_err(error::Error::from),
+        Command::Disk(asked) => disk::run(&asked)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|error| error::Error::Said(error.to_string())),
         Command::Instructions(asked) => instructions::run(&asked),
         Command::Origin { folder } => origin::serve(folder).map(|()| ExitCode::SUCCESS),
         Command::Sdk(asked) => scenario::serve_sdk(&asked).map(|()| ExitCode::SUCCESS),
