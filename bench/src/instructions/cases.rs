@@ -140,7 +140,7 @@ impl Bench {
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        Err(format!("{} is never a hit", request.target))
+        Err(format!("{path} is never a hit"))
     }
 
     fn request(&self, path: &'static str, fields: &[(HeaderName, &str)]) -> Request {
