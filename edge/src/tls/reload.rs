@@ -76,7 +76,7 @@ impl Certificates {
     }
 
     /// As [`Certificates::answer`], for the exchange, which cannot know the TLS side: that stands above it.
-    pub fn answers(&self) -> Box<dyn Fn(&str, &str) -> Option<Option<String>> + Send + Sync> {
+    pub fn answers(&self) -> Box<crate::exchange::Challenger> {
         let certificates = self.clone();
         Box::new(move |host, path| certificates.answer(host, path))
     }
