@@ -126,15 +126,6 @@ impl Ground {
         certificates
     }
 
-    fn acceptor(&self, config: &Config, certificates: &Certificates) -> Result<tls::Acceptor, Error> {
-        let acceptor = tls::Acceptor::new(Arc::clone(certificates.resolver()), &self.registry)?;
-        let acceptor = acceptor.with_proofs(certificates);
-        Ok(match tls::config::tickets(config, &self.clock) {
-            Some(tickets) => acceptor.with_tickets(tickets)?,
-            None => acceptor,
-        })
-    }
-
     /// Joins the request path with the operator's side.
     fn join(
         &self,
@@ -163,7 +154,7 @@ impl Ground {
             routes,
             cache,
             purge_method: purge_method(&admin),
-            challenges: challenges(certificates),
+            challenges: exchange::Challenges(certificates.answers()),
             sinks: Arc::clone(&sinks),
             clock: self.clock.clone(),
             control: self.control.clone(),
@@ -210,7 +201,7 @@ impl Node {
         };
         crate::telemetry::process::register(&ground.registry, ground.clock.now());
         let certificates = ground.certificates(&config);
-        let acceptor = ground.acceptor(&config, &certificates)?;
+        let acceptor = tls::Acceptor::of(&config, &certificates, &ground.clock, &ground.registry)?;
         let joined = ground.join(&config, &sockets.addresses, &certificates)?;
 
         let mut limits = config.limits.clone();
@@ -425,12 +416,6 @@ fn purge_method(admin: &Admin) -> exchange::PurgeMethod {
         let admin = admin.clone();
         Box::pin(async move { admin.purge_method(&asked).await })
     }))
-}
-
-/// How a CA is answered on the port that redirects: the exchange cannot know the TLS side, which stands above it.
-fn challenges(certificates: &Certificates) -> exchange::Challenges {
-    let certificates = certificates.clone();
-    exchange::Challenges(Box::new(move |host, path| certificates.answer(host, path)))
 }
 
 fn routes(config: &Config, origins: Origins, https_port: u16) -> Routes {

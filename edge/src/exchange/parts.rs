@@ -69,7 +69,8 @@ impl std::fmt::Debug for PurgeMethod {
 /// inner `None` where there is no answer. The TLS side knows, which stands above the exchange.
 pub struct Challenges(pub Box<Challenger>);
 
-type Challenger = dyn Fn(&str, &str) -> Option<Option<String>> + Send + Sync;
+/// See [`Challenges`].
+pub type Challenger = dyn Fn(&str, &str) -> Option<Option<String>> + Send + Sync;
 
 impl std::fmt::Debug for Challenges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

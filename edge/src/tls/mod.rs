@@ -21,6 +21,8 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::reload::Certificates;
+use crate::clock::Clock;
+use crate::config::Config;
 use crate::telemetry::metrics::{Counter, Family, Label, Registry};
 
 /// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record of its own. rustls would say `access_denied`,
@@ -47,6 +49,20 @@ impl Acceptor {
             certificates: None,
             metrics: Metrics::new(registry),
         })
+    }
+
+    /// The acceptor of a node: with the proofs of its certificates, and the tickets of its fleet.
+    pub fn of(
+        config: &Config,
+        certificates: &Certificates,
+        clock: &Clock,
+        registry: &Registry,
+    ) -> Result<Self, rustls::Error> {
+        let acceptor = Self::new(Arc::clone(certificates.resolver()), registry)?.with_proofs(certificates);
+        match config::tickets(config, clock) {
+            Some(tickets) => acceptor.with_tickets(tickets),
+            None => Ok(acceptor),
+        }
     }
 
     /// Answers CAs that look whether a name is ours as well (TLS-ALPN-01, RFC 8737).

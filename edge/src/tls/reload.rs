@@ -75,6 +75,12 @@ impl Certificates {
         self.keeper()?.answers().http(host, path)
     }
 
+    /// As [`Certificates::answer`], for the exchange, which cannot know the TLS side: that stands above it.
+    pub fn answers(&self) -> Box<crate::exchange::Challenger> {
+        let certificates = self.clone();
+        Box::new(move |host, path| certificates.answer(host, path))
+    }
+
     /// How a handshake is answered by which a CA looks whether a name is ours.
     pub fn proof(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
         hello
