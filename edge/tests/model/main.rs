@@ -45,7 +45,7 @@ async fn no_answer_that_the_law_forbids_and_every_reuse_that_is_promised() {
 async fn with_hardly_any_memory_nothing_forbidden_is_served_either() {
     runs(
         Options {
-            memory: Some("64KiB"),
+            memory_bytes: Some(64 << 10),
         },
         10_000,
     )

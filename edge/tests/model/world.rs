@@ -27,7 +27,7 @@ const EPOCH: u64 = 1_900_000_000;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
     /// The node's memory; with little of it nothing is promised.
-    pub(crate) memory: Option<&'static str>,
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 /// What a run did, so that nobody takes an empty one for a proof.
@@ -148,13 +148,14 @@ impl World {
         let origin = Origin::start(EPOCH).await;
         let text = format!(
             "workers = 1\n[listen]\nplain = [\"127.0.0.1:0\"]\nadmin = \"off\"\n[drain]\ndelay = \"0s\"\ndeadline = \"5s\"\n\
-             [cache]\nmemory = \"{}\"\n[origin.model]\nkind = \"http\"\nurl = \"http://{}\"\n\
+             [origin.model]\nkind = \"http\"\nurl = \"http://{}\"\n\
              [[site]]\nhosts = [\"{HOST}\"]\norigin = \"model\"\npreset = \"plain\"\nstrict = true\nquery = \"keep\"\n",
-            options.memory.unwrap_or("64MiB"),
             origin.address
         );
-        let config =
+        let mut config =
             config::parse(&text, "model.toml", ".".as_ref()).unwrap_or_else(|errors| panic!("{errors}"));
+        // Less than a file may ask for, so that a handful of small responses already do not fit.
+        config.cache.memory_bytes = options.memory_bytes.unwrap_or(64 << 20);
         let clock = Clock::manual(Timestamp::from_unix_seconds(EPOCH as i64));
         let node = Node::start(config, None, clock.clone(), tokio::runtime::Handle::current()).unwrap();
         let exchange = Arc::clone(node.exchange());
@@ -256,7 +257,7 @@ impl World {
             self.tell(&format!("    the origin at {method}: {:?}", contact.said));
         }
         self.count(&contacts, seen.len());
-        if self.options.memory.is_some() {
+        if self.options.memory_bytes.is_some() {
             self.oracle.forget_promises();
         }
         let got: Vec<Got> = seen.into_iter().map(|seen| seen.got).collect();

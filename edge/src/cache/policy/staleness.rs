@@ -98,7 +98,8 @@ pub fn may_serve_on_error(lifetime: &Lifetime, age: Duration, request: &RequestD
         .filter(|_| !lifetime.must_revalidate)
         .unwrap_or_default();
     let window = lifetime.stale_if_error.max(asked);
-    age < lifetime.fresh.saturating_add(window)
+    // Without a window nothing may take the place of an error, fresh as it may be: who asked for a validation is told.
+    !window.is_zero() && age < lifetime.fresh.saturating_add(window)
 }
 
 /// Whether a stored response of age `age` may be served when the origin gives no answer at all, and nothing says anything
@@ -194,15 +195,15 @@ mod tests {
             let verdict = judge(&lifetime, secs(age), &request(control), false, true);
             assert_eq!(verdict, expected, "{control} {age}");
         };
-        check(BARE, "no-cache", 0, validate(Why::Request, true));
-        check(BARE, "max-age=0", 1, validate(Why::Request, true));
+        check(BARE, "no-cache", 0, validate(Why::Request, false));
+        check(BARE, "max-age=0", 1, validate(Why::Request, false));
         check(BARE, "max-age=50", 50, Verdict::Fresh);
-        check(BARE, "max-age=50", 51, validate(Why::Request, true));
+        check(BARE, "max-age=50", 51, validate(Why::Request, false));
         check(BARE, "max-age=500", 101, validate(Why::Stale, false));
         check(KEPT, "max-age=500", 101, validate(Why::Stale, true));
         check(BARE, "max-age=500, max-stale=5", 101, Verdict::StaleAllowed);
         check(BARE, "min-fresh=30", 70, Verdict::Fresh);
-        check(BARE, "min-fresh=30", 71, validate(Why::Request, true));
+        check(BARE, "min-fresh=30", 71, validate(Why::Request, false));
         check(BARE, "max-stale", 100_000, Verdict::StaleAllowed);
         check(BARE, "max-stale=5", 105, Verdict::StaleAllowed);
         check(BARE, "max-stale=5", 106, validate(Why::Stale, false));
@@ -232,7 +233,7 @@ mod tests {
             assert_eq!(verdict, expected, "{age} {lifetime:?}");
         };
         check(KEPT, 1, Verdict::StaleWhileRevalidate);
-        check(BARE, 1, validate(Why::SoftlyPurged, true));
+        check(BARE, 1, validate(Why::SoftlyPurged, false));
         check(KEPT, 120, validate(Why::Stale, true));
         check(BARE, 120, validate(Why::Stale, false));
     }
@@ -270,6 +271,6 @@ mod tests {
         check(KEPT, "stale-if-error=1", 149, true);
         check(BARE, "", 100, false);
         check(FORBIDDING, "stale-if-error=60", 101, false);
-        check(FORBIDDING, "", 99, true);
+        check(FORBIDDING, "", 99, false);
     }
 }
