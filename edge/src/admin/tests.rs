@@ -177,7 +177,10 @@ async fn health_needs_no_token_and_says_why() {
         .ask("GET", "/readyz", "Accept: application/json\r\n", "")
         .await;
     assert_eq!(got.status, 503);
-    assert_eq!(got.json(), json!({ "ready": false, "reasons": ["draining"] }));
+    assert_eq!(
+        got.json(),
+        json!({ "ready": false, "reasons": ["draining"], "degraded": [] })
+    );
     // Alive all the while: a drain is no reason to be killed.
     assert_eq!(node.get("/livez").await.status, 200);
     let got = node.ask("HEAD", "/livez", "", "").await;

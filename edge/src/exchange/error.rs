@@ -37,6 +37,8 @@ pub enum Failure {
     NotAcceptable,
     /// No form that the client takes could be made: too many are in the making, or the body cannot be decoded.
     NotCoded,
+    /// The path leads to nothing that was released.
+    NotFound,
     /// `only-if-cached`, and nothing is.
     OnlyIfCached,
     /// The origin failed, and nothing stale may be served.
@@ -113,6 +115,7 @@ impl Failure {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::NotCoded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotFound => StatusCode::NOT_FOUND,
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Origin { kind, .. } => origin_status(*kind),
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
@@ -135,6 +138,7 @@ impl Failure {
             Self::Misdirected => "misdirected",
             Self::NotAcceptable => "not-acceptable",
             Self::NotCoded => "not-coded",
+            Self::NotFound => "not-found",
             Self::OnlyIfCached => "only-if-cached",
             Self::Origin { kind, .. } => kind.token(),
             Self::Panicked => "panicked",

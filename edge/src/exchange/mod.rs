@@ -7,6 +7,7 @@ mod answer;
 mod confirm;
 pub mod error;
 pub mod fetch;
+mod fill;
 mod head;
 mod incoming;
 mod inspect;
@@ -21,8 +22,10 @@ mod parts;
 pub mod recode;
 pub mod record;
 mod relay;
+mod released;
 pub mod respond;
 mod revalidate;
+mod rollout;
 pub mod select;
 mod tier;
 pub mod warm;
@@ -69,6 +72,7 @@ pub struct Exchange {
     routes: ArcSwap<Routes>,
     cache: Cache,
     forms: recode::Forms,
+    blobs: fill::Blobs,
     purge_method: PurgeMethod,
     challenges: Challenges,
     sinks: Arc<Sinks>,
@@ -104,6 +108,7 @@ impl Exchange {
             routes: ArcSwap::from_pointee(parts.routes),
             cache: parts.cache,
             forms,
+            blobs: fill::Blobs::default(),
             purge_method: parts.purge_method,
             challenges: parts.challenges,
             sinks: parts.sinks,
@@ -171,6 +176,9 @@ impl Exchange {
             site,
             key,
         };
+        if routed.site.settings().releases.is_some() {
+            return Box::pin(self.released(request, &routed)).await;
+        }
         let now = self.clock.now();
         let heeds = routed.site.settings().terms.request_directives;
         let look = || {

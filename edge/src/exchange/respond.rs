@@ -193,7 +193,7 @@ impl Exchange {
     }
 
     /// The fields that each answer gets anew, and those of the site.
-    fn finish_fields(
+    pub(super) fn finish_fields(
         &self,
         answer: &mut Answer,
         request: &Request,

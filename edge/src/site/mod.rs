@@ -156,6 +156,7 @@ pub(crate) mod tests {
             x_cache: false,
             cache_status_key: false,
             purge_method: false,
+            releases: None,
         }
     }
 

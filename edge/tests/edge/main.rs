@@ -23,6 +23,7 @@ mod operator;
 mod origin_http;
 mod origin_s3;
 mod purging;
+mod releases;
 mod scripted;
 mod stale;
 mod stop;
