@@ -76,6 +76,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_channel_that_is_not_to_be_believed_changes_nothing() {
     let scene = Scene::new().await;
     let (signer, one) = (&scene.signer, &scene.one);
