@@ -76,6 +76,13 @@ pub(super) fn tickets(root: &Table<'_>, context: &Context<'_>) -> Option<Secret>
     Some(keys(&table, "secret", context))
 }
 
+/// The key `tls.early_data`.
+pub(super) fn early_data(root: &Table<'_>) -> bool {
+    let tls = root.table("tls");
+    let early_data = tls.and_then(|tls| tls.read("early_data", Value::boolean));
+    early_data.unwrap_or(false)
+}
+
 fn store_settings(table: &Table<'_>, context: &Context<'_>) -> StoreSettings {
     let between = |value: &Value<'_>| value.duration(SECOND, HOUR);
     let poll = table.read("poll", between).unwrap_or(Duration::from_secs(60));

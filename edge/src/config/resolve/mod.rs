@@ -63,6 +63,7 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
         certificates,
         managed,
         tickets: certificates::tickets(root, context),
+        early_data: certificates::early_data(root),
         cache,
         origins,
         sites,
