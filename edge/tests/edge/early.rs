@@ -18,6 +18,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const HEADERS: u8 = 1;
+const GOAWAY: u8 = 7;
 
 /// Nodes with one certificate, and clients that trust it.
 struct Lab {
@@ -331,14 +332,17 @@ async fn another_node_begins_anew_and_answers_what_is_sent_again() {
 async fn http_2_has_early_requests_too() {
     let lab = Lab::new().await;
     let node = lab.node(true).await;
-    let client = lab.client("h2");
     // 200 from the static table, and 425 in Huffman's code.
     for (path, expected) in [("/a.js", &[0x88][..]), ("/b.js", &[0x83, 0x68, 0x4d, 0xff])] {
+        let client = lab.client("h2");
         client.meet(&node);
         let mut call = client.call(&node, &[PREFACE, SETTINGS, &headers(path)].concat());
+        assert!(call.offered);
         let block = loop {
-            if let (HEADERS, block) = call.frame() {
-                break block;
+            match call.frame() {
+                (HEADERS, block) => break block,
+                (GOAWAY, reason) => panic!("{path}: {reason:x?}"),
+                _ => {}
             }
         };
         assert!(call.connection.is_early_data_accepted());
