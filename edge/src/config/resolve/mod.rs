@@ -6,6 +6,7 @@
 mod certificates;
 mod listen;
 mod origin;
+mod secret;
 mod site;
 
 use std::path::{Path, PathBuf};
@@ -47,7 +48,11 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
     };
     let certificates = certificates::files(root, context);
     let managed = certificates::managed(root, context);
-    check_listen(root, &listen, certificates.is_empty() && managed.is_none());
+    check_listen(
+        root,
+        &listen,
+        certificates.is_empty() && !certificates::orders(root),
+    );
 
     let origins = origin::origins(root, context);
     let admin = admin(root, admin_listen);
