@@ -52,6 +52,8 @@ pub enum Failure {
     Panicked,
     /// The header block did not arrive in time.
     RequestTimeout,
+    /// It may be a copy that somebody else has sent, and more than a look into the cache is needed (RFC 8470).
+    TooEarly,
     /// `PURGE` without a token that allows it.
     Unauthorized,
     /// The target is too long.
@@ -120,6 +122,7 @@ impl Failure {
             Self::Origin { kind, .. } => origin_status(*kind),
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooEarly => StatusCode::TOO_EARLY,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
         }
@@ -143,6 +146,7 @@ impl Failure {
             Self::Origin { kind, .. } => kind.token(),
             Self::Panicked => "panicked",
             Self::RequestTimeout => "request-timeout",
+            Self::TooEarly => "too-early",
             Self::Unauthorized => "unauthorized",
             Self::UriTooLong => "uri-too-long",
         }

@@ -162,6 +162,9 @@ impl Exchange {
         let Some(site) = routes.router.route(&request.host).cloned() else {
             return self.fail(request, None, Failure::Misdirected);
         };
+        if request.is_early && !message::may_come_twice(&request) {
+            return self.fail(request, Some(&site), Failure::TooEarly);
+        }
         // RFC 9110 9.3.1: content of a GET has no meaning that a cache could key by.
         if !matches!(request.method, Method::GET | Method::HEAD) || request.content.is_some() {
             return self.other_method(request, &site).await;
@@ -207,6 +210,10 @@ impl Exchange {
                 }
                 self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate))
                     .await
+            }
+            // RFC 8470 5.1: nothing goes to an origin before the handshake is over, so nothing has to say that it does.
+            Lookup::Forward { .. } if request.is_early => {
+                self.fail(request, Some(&routed.site), Failure::TooEarly)
             }
             Lookup::Forward {
                 why,

@@ -85,6 +85,7 @@ impl Exchange {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             received: self.clock.now(),
             content: None,
+            is_early: false,
         };
         let response = self.proceed(request).await;
         let said = response.headers.get_all(respond::CACHE_STATUS).iter().next_back();

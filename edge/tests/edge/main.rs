@@ -18,6 +18,7 @@ mod disk;
 mod door;
 mod door_h1;
 mod door_h2;
+mod early;
 mod keys;
 mod operator;
 mod origin_http;
