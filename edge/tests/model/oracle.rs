@@ -305,7 +305,13 @@ impl Oracle {
         {
             return Ok(());
         }
-        if within(held.control.stale_while_revalidate) && asked.max_age.is_none() {
+        // RFC 9111, 5.2.1.1 and 5.2.1.2.
+        let takes_stale = match (asked.max_age, asked.max_stale) {
+            (Some(_), None) => false,
+            (_, Some(Some(max))) => staleness <= max,
+            _ => true,
+        };
+        if within(held.control.stale_while_revalidate) && takes_stale {
             return Ok(());
         }
         wrong(format!("stale for {staleness} s without leave"))

@@ -9,8 +9,8 @@ use edge::cache::epoch::{self, Prefix, Url};
 use edge::cache::tag::Tag;
 use edge::clock::{Clock, Timestamp};
 use edge::config;
-use edge::exchange::{Cache, Exchange};
 use edge::exchange::message::{Answering, Body, Request, Response, Scheme};
+use edge::exchange::{Cache, Exchange};
 use edge::server::Node;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
