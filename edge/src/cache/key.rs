@@ -8,6 +8,8 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
+use moka::Equivalent;
+
 use crate::config::Query;
 
 /// The primary key of a stored response. Cheap to clone.
@@ -43,7 +45,7 @@ impl Key {
             text.push_str(query);
         }
         Self {
-            hash: HASHER.hash_one(&text),
+            hash: hash(origin, host, path, query),
             text: text.into(),
             host_at,
             path_at,
@@ -121,6 +123,71 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// A key that is looked for: it borrows its parts, so that a hit allocates nothing for it.
+#[derive(Clone, Debug)]
+pub struct Sought<'a> {
+    origin: &'a str,
+    host: &'a str,
+    path: Cow<'a, str>,
+    query: Option<Cow<'a, str>>,
+    hash: u64,
+}
+
+impl<'a> Sought<'a> {
+    /// As [`Key::new`].
+    pub fn new(origin: &'a str, host: &'a str, path: Cow<'a, str>, query: Option<Cow<'a, str>>) -> Self {
+        let hash = hash(origin, host, &path, query.as_deref());
+        Self {
+            origin,
+            host,
+            path,
+            query,
+            hash,
+        }
+    }
+
+    /// The canonical path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The key, to be kept.
+    pub fn to_key(&self) -> Key {
+        Key::new(self.origin, self.host, &self.path, self.query.as_deref())
+    }
+}
+
+impl Hash for Sought<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Equivalent<Key> for Sought<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.hash == key.hash
+            && self.path == key.path()
+            && self.query.as_deref() == key.query()
+            && self.host == key.host()
+            && self.origin == key.origin()
+    }
+}
+
+/// Over the parts one after the other, so that a key and one that is looked for come to the same.
+fn hash(origin: &str, host: &str, path: &str, query: Option<&str>) -> u64 {
+    let mut hasher = HASHER.build_hasher();
+    for part in [origin, host, path] {
+        hasher.write(part.as_bytes());
+        // No text in UTF-8 holds this byte.
+        hasher.write_u8(0xff);
+    }
+    if let Some(query) = query {
+        hasher.write(query.as_bytes());
+        hasher.write_u8(0xff);
+    }
+    hasher.finish()
 }
 
 /// Why a path is refused; always the client's fault, 400.
@@ -298,6 +365,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_is_looked_for_is_equal_to_its_own_key_only() {
+        let parts = [
+            ("o", "h", "/p", None),
+            ("o", "h", "/p", Some("")),
+            ("o", "h", "/p", Some("q")),
+            ("o", "h", "/pq", None),
+            ("o", "hh", "/p", None),
+            ("oo", "h", "/p", None),
+            ("o|h", "h", "/p", None),
+            ("o", "h|h", "/p", None),
+        ];
+        for (n, (origin, host, path, query)) in parts.into_iter().enumerate() {
+            let sought = Sought::new(origin, host, path.into(), query.map(Cow::Borrowed));
+            assert_eq!(sought.to_key(), Key::new(origin, host, path, query));
+            for (m, (origin, host, path, query)) in parts.into_iter().enumerate() {
+                let key = Key::new(origin, host, path, query);
+                assert_eq!(sought.equivalent(&key), n == m, "{sought:?} {key:?}");
+                assert_eq!(sought.hash == key.hash64(), n == m, "{sought:?} {key:?}");
+            }
+        }
+    }
 
     #[test]
     fn paths_that_are_kept_or_spelled_anew() {
