@@ -30,7 +30,7 @@ pub fn remove(fields: &mut HeaderMap) {
     // Most messages of HTTP/2 have none: one pass finds that out without looking each name up, or allocating.
     let fixed: Vec<HeaderName> = fields
         .keys()
-        .filter(|name| FIELDS.contains(name))
+        .filter(|name| is_fixed(name))
         .cloned()
         .collect();
     if fixed.is_empty() {
@@ -43,6 +43,21 @@ pub fn remove(fields: &mut HeaderMap) {
     for name in listed.iter().chain(&fixed) {
         fields.remove(name);
     }
+}
+
+/// Whether it is one of [`FIELDS`].
+fn is_fixed(name: &HeaderName) -> bool {
+    *name == header::CONNECTION
+        || *name == header::TE
+        || *name == header::TRAILER
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::UPGRADE
+        || *name == header::PROXY_AUTHENTICATE
+        || *name == header::PROXY_AUTHORIZATION
+        || matches!(
+            name.as_str(),
+            "keep-alive" | "proxy-authentication-info" | "proxy-connection"
+        )
 }
 
 /// Whether `Connection` may never take this field away: it frames, routes, keys, selects, validates, ages or authorises, or
@@ -115,6 +130,12 @@ mod tests {
         let mut map = fields(before);
         remove(&mut map);
         assert_eq!(map, fields(after));
+    }
+
+    #[test]
+    fn all_that_concern_one_connection_are_known() {
+        assert!(FIELDS.iter().all(is_fixed));
+        assert!(![header::HOST, header::VIA, header::EXPECT].iter().any(is_fixed));
     }
 
     #[test]
