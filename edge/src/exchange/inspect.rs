@@ -123,8 +123,8 @@ fn lifetime(lifetime: &Lifetime) -> Value {
 
 fn shown_form(form: &Form) -> Value {
     let etag = form
-        .fields
-        .get(http::header::ETAG)
+        .etag
+        .as_ref()
         .map(|etag| String::from_utf8_lossy(etag.as_bytes()));
     json!({
         "coding": form.coding.token(),

@@ -9,7 +9,7 @@ use http::header::ACCEPT_ENCODING;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
-use super::message::{Body, Request, Scheme};
+use super::message::{Answering, Body, Request, Scheme};
 use super::{Exchange, respond};
 
 /// What came of warming one URL.
@@ -87,8 +87,11 @@ impl Exchange {
             content: None,
             is_early: false,
         };
-        let response = self.proceed(request).await;
-        let said = response.headers.get_all(respond::CACHE_STATUS).iter().next_back();
+        let response = match self.run(request) {
+            Answering::Now(response) => response,
+            Answering::Later(response) => response.await,
+        };
+        let said = response.headers.get_all(&respond::CACHE_STATUS).iter().next_back();
         let cache_status = said
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
