@@ -7,6 +7,7 @@ use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, ETAG, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::answer::{Answer, arriving_answer, evaluate, is_missing, missing, whole};
+use super::fetch::Arriving;
 use super::message::{Body, Request, Response, Scheme};
 use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
@@ -86,7 +87,7 @@ impl Exchange {
         let head = subject.head();
         let is_head = request.method == Method::HEAD;
         match (plan, subject) {
-            (Plan::Ready(form), _) => Ok(self.answer_with(request, routed, head, &form, etag)),
+            (Plan::Ready(form), _) => self.answer_with(request, routed, head, &form, etag),
             (Plan::AsItComes, Subject::Arriving(arriving)) => {
                 let mut fields = intake::form_fields(head, head.coding, "");
                 if is_missing(head.status, routed) {
@@ -98,7 +99,7 @@ impl Exchange {
                 let reader = if is_head {
                     None
                 } else {
-                    Some(arriving.reader().ok_or_else(error::no_origin)?)
+                    Some(arriving.reader().ok_or_else(|| unreadable(arriving))?)
                 };
                 Ok(arriving_answer(
                     request,
@@ -133,17 +134,21 @@ impl Exchange {
         head: &Arc<Head>,
         form: &Form,
         etag: Option<&HeaderValue>,
-    ) -> Answer {
+    ) -> Result<Answer, error::Failure> {
         let on_disk = match &form.body {
-            Content::Memory(body) => return whole(request, routed, head, form, body.clone(), etag),
+            Content::Memory(body) => return Ok(whole(request, routed, head, form, body.clone(), etag)),
             Content::Disk(on_disk) => on_disk,
         };
         let reader = (request.method != Method::HEAD)
-            .then(|| self.read_from_disk(&routed.key, head, form.suffix, on_disk));
+            .then(|| {
+                self.read_from_disk(&routed.key, head, form.suffix, on_disk)
+                    .ok_or(error::Failure::OverBudget)
+            })
+            .transpose()?;
         let fields = form.fields.clone();
         let mut answer = arriving_answer(request, head, fields, on_disk.length(), reader, etag);
         answer.coding = form.coding;
-        answer
+        Ok(answer)
     }
 
     /// A form that is being made: small ones are waited for, large ones are followed.
@@ -158,7 +163,7 @@ impl Exchange {
     ) -> Result<Answer, error::Failure> {
         let head = subject.head();
         match self.follow_form(&routed.key, subject, coding).await {
-            Some(recode::Following::Made(form)) => Ok(self.answer_with(request, routed, head, &form, etag)),
+            Some(recode::Following::Made(form)) => self.answer_with(request, routed, head, &form, etag),
             Some(recode::Following::Reader(reader)) => {
                 let fields = intake::form_fields(head, coding, suffix);
                 Ok(Answer {
@@ -174,10 +179,10 @@ impl Exchange {
                 Subject::Stored(stored) => {
                     let own = stored.own_form().ok_or_else(error::no_origin)?;
                     let etag = own.fields.get(ETAG).cloned();
-                    Ok(self.answer_with(request, routed, head, own, etag.as_ref()))
+                    self.answer_with(request, routed, head, own, etag.as_ref())
                 }
                 Subject::Arriving(arriving) => {
-                    let reader = arriving.reader().ok_or_else(error::no_origin)?;
+                    let reader = arriving.reader().ok_or_else(|| unreadable(arriving))?;
                     let fields = intake::form_fields(head, head.coding, "");
                     Ok(arriving_answer(
                         request,
@@ -243,6 +248,14 @@ impl Exchange {
         }
         // RFC 9110 section 7.6.3.
         answer.fields.append(VIA, routed.routes.via.clone());
+    }
+}
+
+/// Why there is no reader of an arriving body.
+fn unreadable(arriving: &Arriving) -> error::Failure {
+    match arriving.goes_to_disk() {
+        true => error::Failure::OverBudget,
+        false => error::no_origin(),
     }
 }
 
