@@ -345,7 +345,7 @@ impl Exchange {
             .ok_or(NotStored::TooLarge)?;
         self.cache
             .budget
-            .reserve(length, length)
+            .keep(length, length)
             .ok_or(NotStored::OverBudget)
     }
 

@@ -33,7 +33,7 @@ impl Incoming {
         let is_empty = matches!(body, origin::Body::Empty);
         let wanted = read_ahead && length.is_none() && !is_empty;
         let ahead = AHEAD_BYTES_MAX.min(budget.capacity() / 16);
-        let room = wanted.then(|| budget.reserve(ahead, ahead)).flatten();
+        let room = wanted.then(|| budget.keep(ahead, ahead)).flatten();
         let mut length = length.or(is_empty.then_some(0));
         let mut read = 0;
         while room.is_some() && length.is_none() && read < ahead {

@@ -141,7 +141,7 @@ fn joined(
     };
     let skipped = usize::try_from(joined.overlap).ok()?.min(behind.len());
     let length = front.len() + behind.len() - skipped;
-    let room = budget.reserve(length as u64, length as u64)?;
+    let room = budget.keep(length as u64, length as u64)?;
     let mut body = Vec::with_capacity(length);
     body.extend_from_slice(front);
     body.extend_from_slice(behind.get(skipped..)?);

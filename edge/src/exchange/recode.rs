@@ -40,7 +40,10 @@ const WAITED_FOR_BYTES: u64 = 64 * 1024;
 /// Bodies above this many bytes keep their fast form.
 const IMPROVED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What a coder of the fast quality takes by itself...
+/// What gzip takes, either way.
+const GZIP_BYTES: u64 = 384 * 1024;
+
+/// What another coder of the fast quality takes by itself...
 const CODER_BYTES: u64 = 1024 * 1024;
 
 /// ...and besides for as much content as it has seen, at most.
@@ -145,7 +148,7 @@ impl Exchange {
             self.metrics().forms_skipped.inc();
             return None;
         }
-        let Some(working) = self.working_room(length) else {
+        let Some(working) = self.working_room(coding, head.coding, length) else {
             self.metrics().forms_skipped.inc();
             return None;
         };
@@ -157,7 +160,7 @@ impl Exchange {
             Subject::Arriving(arriving) => Source::Arriving(arriving.reader()?),
         };
         let (writer, joiner) = if kept {
-            inflight::open(None, self.cache.budget.reserve(0, self.cache.object_bytes_max))
+            inflight::open(None, self.cache.budget.keep(0, self.cache.object_bytes_max))
         } else {
             inflight::past(None, self.cache.budget.stream(None)?)
         };
@@ -180,9 +183,13 @@ impl Exchange {
     }
 
     /// Room for a coder of `length` bytes, if that is known: its tables, and a window that grows with what it has seen.
-    fn working_room(&self, length: Option<u64>) -> Option<Reservation> {
+    fn working_room(&self, to: Coding, from: Coding, length: Option<u64>) -> Option<Reservation> {
         let window = length.map_or(CODER_WINDOW_BYTES, |length| length.min(CODER_WINDOW_BYTES));
-        let bytes = CODER_BYTES + window;
+        let bytes = match (to, from) {
+            (Coding::Gzip, _) | (Coding::Identity, Coding::Gzip) => GZIP_BYTES,
+            (Coding::Identity, _) => CODER_WINDOW_BYTES,
+            (Coding::Br | Coding::Zstd, _) => CODER_BYTES + window,
+        };
         self.cache.budget.reserve(bytes, bytes)
     }
 }
@@ -375,7 +382,7 @@ impl Improvement {
         };
         // Without room for it the fast form stays.
         let working = BEST_BYTES + BEST_BYTES_EACH * own.len() as u64;
-        let Some(working) = exchange.cache.budget.reserve(working, working) else {
+        let Some(working) = exchange.cache.budget.keep(working, working) else {
             return Ok(());
         };
         let mut body = Vec::new();

@@ -3,8 +3,9 @@
 //! What is set aside is given back by `Drop`, wherever the bytes end: a stored body carries its reservation with its bytes
 //! ([`Reservation::hold`]), so that one which was evicted counts for as long as a slow client, or the disk's queue, still
 //! holds it. The memory tier takes at most its share of the cap; what is left for the rest is a quarter of it, but of a
-//! small cap up to a half. Whoever gets nothing does without, by a rule of its own: a body streams past and is not stored, a form
-//! is not made, and where there is no room even for a stream the answer is 503.
+//! small cap up to a half; and half of that is kept free of bodies that are to be stored, so that others can still stream past.
+//! Whoever gets nothing does without, by a rule of its own: a body streams past and is not stored, a form is not made, and
+//! where there is no room even for a stream the answer is 503.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,8 +39,19 @@ impl Budget {
 
     /// Sets `bytes` aside, to grow up to `bytes_max`; `None` when the budget has not so much left.
     pub fn reserve(&self, bytes: u64, bytes_max: u64) -> Option<Reservation> {
+        self.within(self.capacity(), bytes, bytes_max)
+    }
+
+    /// As [`Budget::reserve`], for what is to be stored: leaves room for streams.
+    pub fn keep(&self, bytes: u64, bytes_max: u64) -> Option<Reservation> {
+        let free = self.capacity() - Self::stored_share(self.capacity());
+        self.within(self.capacity() - free / 2, bytes, bytes_max)
+    }
+
+    fn within(&self, limit: u64, bytes: u64, bytes_max: u64) -> Option<Reservation> {
         let mut reservation = Reservation {
             budget: self.clone(),
+            limit,
             bytes: 0,
             bytes_max,
         };
@@ -63,6 +75,7 @@ impl Budget {
         self.0.used.fetch_add(bytes, Ordering::Relaxed);
         Reservation {
             budget: self.clone(),
+            limit: self.capacity(),
             bytes,
             bytes_max: bytes,
         }
@@ -83,6 +96,8 @@ impl Budget {
 #[derive(Debug)]
 pub struct Reservation {
     budget: Budget,
+    /// What the budget may have in use for this one to grow.
+    limit: u64,
     bytes: u64,
     bytes_max: u64,
 }
@@ -97,11 +112,11 @@ impl Reservation {
             return false;
         }
         let more = bytes - self.bytes;
-        let inner = &self.budget.0;
+        let (inner, limit) = (&self.budget.0, self.limit);
         let grown = inner
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(more).filter(|sum| *sum <= inner.capacity)
+                used.checked_add(more).filter(|sum| *sum <= limit)
             });
         if grown.is_ok() {
             self.bytes = bytes;
@@ -186,6 +201,20 @@ mod tests {
         assert!(budget.reserve(1, 1).is_none());
         drop(counted);
         assert!(budget.reserve(1, 1).is_some());
+    }
+
+    #[test]
+    fn what_is_to_be_stored_leaves_room_for_streams() {
+        let budget = Budget::new(1000);
+        let mut kept = budget.keep(700, 900).unwrap();
+        assert!(
+            !kept.grow_to(751),
+            "a half is the store's, and half of the rest the streams'"
+        );
+        assert!(kept.grow_to(750));
+        assert!(budget.keep(1, 1).is_none());
+        let stream = budget.stream(Some(250));
+        assert!(stream.is_some() && budget.stream(Some(1)).is_none());
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<
     let shared = &inner.shared;
     let budget = shared.memory.budget();
     let room = |bytes: u64| {
-        let room = budget.reserve(bytes, bytes);
+        let room = budget.keep(bytes, bytes);
         if room.is_none() {
             shared.metrics.lookups.inc(Found::Overloaded);
         }
