@@ -73,6 +73,11 @@ impl Head {
         freshness::current_age(self.initial_age, self.response_time, now)
     }
 
+    /// Whether both are of the same version, as far as the origin says.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.etag == other.etag && self.last_modified == other.last_modified
+    }
+
     /// Whether a request with these fields may be answered with it (RFC 9111 section 4.1).
     pub fn suits(&self, request: &HeaderMap) -> bool {
         self.vary.as_ref().is_none_or(|vary| vary.matches(request))

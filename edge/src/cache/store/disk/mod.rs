@@ -40,6 +40,7 @@
 //! an inode. So large bodies get files, which is what file systems are good at, and small ones share them.
 
 mod bodies;
+mod draft;
 mod evict;
 mod fill;
 mod frame;
@@ -252,7 +253,7 @@ impl Disk {
         // Memory has a newer response than the disk: the older one must not come back after it.
         let fingerprint = fingerprint(key);
         let mut index = self.0.shared.index();
-        if let Some(older) = index.remove_variant(fingerprint, writer::variant(&stored.head)) {
+        if let Some(older) = index.remove_variant(fingerprint, draft::variant(&stored.head)) {
             drop(index);
             self.gone(fingerprint, vec![older.body_file]);
         }
