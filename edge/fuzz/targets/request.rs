@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         };
         assert_eq!(host_and_port(&again), Ok((host, port)));
     }
-    let Some((head, has_content)) = head(data) else {
+    let Some((head, has_content, is_ambiguous)) = head(data) else {
         return;
     };
     let arrival = Arrival {
@@ -32,10 +32,12 @@ fuzz_target!(|data: &[u8]| {
         scheme: Scheme::Https,
         received: Timestamp::from_unix_seconds(1),
         has_content,
+        is_ambiguous,
     };
     let Ok(request) = validate(head, arrival, LIMITS, |host| host.len() % 2 == 0) else {
         return;
     };
+    assert!(!is_ambiguous);
     assert!(!request.host.is_empty() && !request.host.contains(['@', '/', ',', '?', '#', '\\', ' ']));
     assert_eq!(*request.host, request.host.to_ascii_lowercase());
     assert_eq!(host_and_port(&request.host), Ok((request.host.clone(), None)));
@@ -61,7 +63,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// A first line of version, method and target, then fields.
-fn head(data: &[u8]) -> Option<(http::request::Parts, bool)> {
+fn head(data: &[u8]) -> Option<(http::request::Parts, bool, bool)> {
     let (flags, data) = data.split_first()?;
     let mut lines = data.split(|&byte| byte == b'\n');
     let (method, target) = std::str::from_utf8(lines.next()?).ok()?.split_once(' ')?;
@@ -81,5 +83,5 @@ fn head(data: &[u8]) -> Option<(http::request::Parts, bool)> {
             request.headers_mut().append(name, value);
         }
     }
-    Some((request.into_parts().0, flags & 0x80 != 0))
+    Some((request.into_parts().0, flags & 0x80 != 0, flags & 0x40 != 0))
 }

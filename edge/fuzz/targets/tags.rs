@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
             fields.append(HeaderName::from_static(name), value);
         }
     }
-    let tagging = tags(&fields);
+    let tagging = tags(&fields, "cdn.example.com");
     assert!(tagging.tags.len() <= TAGS_MAX);
     assert!(tagging.tags.iter().all(|tag| tag.as_str().len() <= TAG_BYTES_MAX));
 });
