@@ -48,6 +48,8 @@ pub enum Failure {
         /// When it is worth asking again.
         retry_after: Option<Duration>,
     },
+    /// The memory cap has no room for another body on its way.
+    OverBudget,
     /// We failed.
     Panicked,
     /// The header block did not arrive in time.
@@ -116,7 +118,7 @@ impl Failure {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::NotCoded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotCoded | Self::OverBudget => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Origin { kind, .. } => origin_status(*kind),
@@ -144,6 +146,7 @@ impl Failure {
             Self::NotFound => "not-found",
             Self::OnlyIfCached => "only-if-cached",
             Self::Origin { kind, .. } => kind.token(),
+            Self::OverBudget => "over-budget",
             Self::Panicked => "panicked",
             Self::RequestTimeout => "request-timeout",
             Self::TooEarly => "too-early",
@@ -204,7 +207,7 @@ impl Failure {
                 let seconds = retry_after.map_or(1, |after| after.as_secs().max(1));
                 fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
             }
-            Self::NotCoded => {
+            Self::NotCoded | Self::OverBudget => {
                 fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Unauthorized => {

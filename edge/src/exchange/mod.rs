@@ -403,7 +403,8 @@ impl Exchange {
         .await
     }
 
-    /// Of a body too large to be kept, only the range that was asked for. The whole, if that fails.
+    /// Of a body too large to be kept, only the range that was asked for. The whole, if that fails, or if the range is one of
+    /// another version than the one that the client's conditions were weighed against.
     async fn fetch_range(
         self: &Arc<Self>,
         mut order: Order,
@@ -413,7 +414,11 @@ impl Exchange {
     ) -> Arc<Arriving> {
         order.range = Some(range);
         match self.fetch_alone(order, request).await {
-            Fetched::Arriving(part) if part.head.status == StatusCode::PARTIAL_CONTENT => part,
+            Fetched::Arriving(part)
+                if part.head.status == StatusCode::PARTIAL_CONTENT && part.head.is_of(&whole.head) =>
+            {
+                part
+            }
             _ => whole,
         }
     }

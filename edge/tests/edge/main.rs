@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod cache_commands;
 mod caching;
 mod certificates;
 mod client;
@@ -20,6 +21,7 @@ mod door_h1;
 mod door_h2;
 mod early;
 mod keys;
+mod large;
 mod operator;
 mod origin_http;
 mod origin_s3;
