@@ -587,6 +587,7 @@ async fn status_shows_the_node_and_what_its_parts_add() {
             "uptime_seconds": 90,
             "ready": false,
             "not_ready": ["starting"],
+            "degraded": [],
             "purges": { "position": 1, "records": node.epochs.records(), "folds": 0 },
             "sites": [{ "name": "cdn.example.com", "hosts": ["cdn.example.com"], "origin": "assets" }],
             "cache": { "bytes": 7 },

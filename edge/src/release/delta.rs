@@ -42,6 +42,6 @@ mod tests {
         assert!(delta.len() < 200, "{}", delta.len());
         let decoded = coding::decode(CodingName::Dcb, &delta, Some(&old), new.len() as u64);
         assert_eq!(decoded.unwrap(), new);
-        assert!(make(&new, &old, 100).is_none());
+        assert!(make(&new, &old, 40).is_none());
     }
 }

@@ -29,7 +29,7 @@ pub use self::state::{InForce, Release};
 pub use self::track::Track;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::drain::{Drain, Readiness};
+use crate::drain::{Degraded, Drain, Readiness};
 use crate::origin::Origins;
 use crate::release::file::Found;
 
@@ -44,6 +44,14 @@ pub struct Ground {
     pub readiness: Readiness,
     /// What is counted.
     pub metrics: Metrics,
+}
+
+impl Ground {
+    /// Says anew whether everything is well.
+    fn review(&self) {
+        let degraded = self.metrics.any_degraded();
+        self.readiness.set_degraded(Degraded::Release, degraded);
+    }
 }
 
 /// The releases of all sites.
@@ -91,6 +99,7 @@ impl Releases {
         let releases = Self { sites, ground };
         let metrics = &releases.ground.metrics;
         metrics.show(releases.tracks().map(Arc::downgrade).collect());
+        releases.ground.review();
         for track in releases.tracks() {
             track.follow(config.releases.poll);
         }

@@ -10,7 +10,6 @@ use origin_sync::release::{Channel, Opened, Sha256, Version, layout};
 
 use super::Track;
 use crate::clock::Timestamp;
-use crate::drain::Degraded;
 use crate::origin::Error;
 use crate::release::fetch;
 use crate::release::metrics::Rejected;
@@ -123,7 +122,7 @@ impl Track {
             (None, true, _) if in_force => self.settle(Some("the bucket has no channel any more".into())),
             (None, true, _) => self.settle(None),
             (None, false, Some(error)) => {
-                self.review();
+                self.ground.review();
                 tracing::warn!(release = %self.name, %error, "no bucket could be asked for the channel");
                 return Err(error);
             }
@@ -234,12 +233,7 @@ impl Track {
             state.asked = true;
             state.degraded.clone_from(&degraded);
         });
-        self.review();
-    }
-
-    fn review(&self) {
-        let degraded = self.ground.metrics.any_degraded();
-        self.ground.readiness.set_degraded(Degraded::Release, degraded);
+        self.ground.review();
     }
 
     /// The channel that was kept, if it is still believed, with what it leads to.
