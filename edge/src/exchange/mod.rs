@@ -145,6 +145,9 @@ impl Exchange {
 
     /// Answers a request.
     pub fn run(self: &Arc<Self>, request: Request) -> Answering {
+        if request.is_early && !message::may_come_twice(&request) {
+            return Answering::Now(self.fail(request, None, Failure::TooEarly));
+        }
         let exchange = Arc::clone(self);
         Answering::later(async move { exchange.proceed(request).await })
     }
@@ -157,9 +160,6 @@ impl Exchange {
         let Some(site) = routes.router.route(&request.host).cloned() else {
             return self.fail(request, None, Failure::Misdirected);
         };
-        if request.is_early && !message::may_come_twice(&request) {
-            return self.fail(request, Some(&site), Failure::TooEarly);
-        }
         // RFC 9110 9.3.1: content of a GET has no meaning that a cache could key by.
         if !matches!(request.method, Method::GET | Method::HEAD) || request.content.is_some() {
             return self.other_method(request, &site).await;
