@@ -152,6 +152,9 @@ impl Exchange {
 
     /// Answers a request: at once, when memory has what it asks for.
     pub fn run(self: &Arc<Self>, request: Request) -> Answering {
+        if request.is_early && !message::may_come_twice(&request) {
+            return Answering::Now(self.fail(request, None, Failure::TooEarly));
+        }
         if request.target.path() == READY_PATH {
             return Answering::Now(self.ready(request));
         }
@@ -159,9 +162,6 @@ impl Exchange {
         let Some(site) = routes.router.route(&request.host) else {
             return Answering::Now(self.fail(request, None, Failure::Misdirected));
         };
-        if request.is_early && !message::may_come_twice(&request) {
-            return Answering::Now(self.fail(request, Some(site), Failure::TooEarly));
-        }
         // RFC 9110 9.3.1: content of a GET has no meaning that a cache could key by.
         if !matches!(request.method, Method::GET | Method::HEAD) || request.content.is_some() {
             let (exchange, site) = (Arc::clone(self), Arc::clone(site));

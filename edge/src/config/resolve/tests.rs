@@ -731,12 +731,12 @@ fn a_host_whose_certificate_is_ordered_has_one() {
     assert_eq!(told, ["c.test: no certificate names this host of a site"]);
 }
 
+const STORE: &str = "[tls.store]\nfolder = \"f\"\nkey_env = \"K\"\nstate = \"s\"\n";
+const ACME: &str = "[[tls.acme]]\nnames = [\"a.example\"]\naccept_terms = true\n";
+
 /// Each mistake of the tables about certificates, with its line and its key.
 #[test]
 fn mistakes_about_certificates_are_told_by_line_and_key() {
-    const STORE: &str = "[tls.store]\nfolder = \"f\"\nkey_env = \"K\"\nstate = \"s\"\n";
-    const ACME: &str = "[[tls.acme]]\nnames = [\"a.example\"]\naccept_terms = true\n";
-    let acme = |more: &str| format!("{STORE}{ACME}{more}");
     check_more(ACME, &["13 tls.store: is missing"]);
     check_more(
         &format!(
@@ -766,6 +766,26 @@ fn mistakes_about_certificates_are_told_by_line_and_key() {
             "21 tls.acme[1].accept_terms: the CA issues only",
         ],
     );
+    check_more(
+        &format!("{STORE}{ACME}[[tls.acme]]\nnames = [\"a.example\", \"b.example\"]\naccept_terms = true\n"),
+        &["21 tls.acme[1].names: begins with the same name as another"],
+    );
+    check_more(
+        &format!("{STORE}[[tls.acme]]\nnames = [\"*.a.example\"]\naccept_terms = true\n"),
+        &["17 tls.acme[0].challenge: only \"dns-01\" proves a wildcard"],
+    );
+    check_more(
+        "[tls]\nearly_data = \"yes\"\nearly = true\n[tls.tickets]\n",
+        &[
+            "14 tls.early_data: expected true or false",
+            "15 tls.early: unknown key",
+            "16 tls.tickets.secret_file: give one of secret_file and secret_env",
+        ],
+    );
+}
+
+#[test]
+fn each_key_of_an_order_is_checked() {
     for (line, expected) in [
         ("challenge = \"http-02\"", "challenge: expected \"http-01\""),
         ("challenge = \"dns-01\"", "dns: is missing"),
@@ -799,26 +819,10 @@ fn mistakes_about_certificates_are_told_by_line_and_key() {
             "dns.provider: expected",
         ),
     ] {
-        let found = mistakes(&format!("{MINIMAL}{}\n", acme(line)));
+        let found = mistakes(&format!("{MINIMAL}{STORE}{ACME}{line}\n"));
         let told = |mistake: &String| mistake.contains(&format!(" tls.acme[0].{expected}"));
         assert!(found.iter().any(told), "{line}: {found:#?}");
     }
-    check_more(
-        &acme("[[tls.acme]]\nnames = [\"a.example\", \"b.example\"]\naccept_terms = true\n"),
-        &["21 tls.acme[1].names: begins with the same name as another"],
-    );
-    check_more(
-        &format!("{STORE}[[tls.acme]]\nnames = [\"*.a.example\"]\naccept_terms = true\n"),
-        &["17 tls.acme[0].challenge: only \"dns-01\" proves a wildcard"],
-    );
-    check_more(
-        "[tls]\nearly_data = \"yes\"\nearly = true\n[tls.tickets]\n",
-        &[
-            "14 tls.early_data: expected true or false",
-            "15 tls.early: unknown key",
-            "16 tls.tickets.secret_file: give one of secret_file and secret_env",
-        ],
-    );
 }
 
 #[test]
