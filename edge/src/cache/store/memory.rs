@@ -26,8 +26,13 @@ impl Entry {
     }
 
     fn bytes(&self, key: &Key) -> u64 {
-        self.0.iter().map(|stored| stored.bytes()).sum::<u64>() + key.as_str().len() as u64 + 256
+        self.0.iter().map(|stored| stored.bytes()).sum::<u64>() + place_bytes(key)
     }
+}
+
+/// What the place of an entry takes besides the responses.
+fn place_bytes(key: &Key) -> u64 {
+    key.as_str().len() as u64 + 256
 }
 
 /// The memory tier. Cheap to clone.
@@ -79,7 +84,7 @@ impl Memory {
 
     /// Stores `response` under `key`, in place of those it `replaces` (the same bucket and the same Vary).
     pub fn insert(&self, key: &Key, response: Arc<StoredResponse>) {
-        response.count(&self.budget);
+        response.count(&self.budget, place_bytes(key));
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let overtaken = |old: &Arc<StoredResponse>| {
@@ -104,7 +109,7 @@ impl Memory {
     /// Puts a response that was found on disk beside what is stored under `key`, unless its like is there already: that is
     /// as new, or newer.
     pub fn restore(&self, key: &Key, response: Arc<StoredResponse>) {
-        response.count(&self.budget);
+        response.count(&self.budget, place_bytes(key));
         self.cache.entry(key.clone()).and_compute_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let held = held.as_ref().map(Entry::variants).unwrap_or_default();
@@ -139,7 +144,7 @@ impl Memory {
             let changed = |stored: &Arc<StoredResponse>| {
                 if stored.head.id == id {
                     let changed = Arc::new(change(stored));
-                    changed.count(&self.budget);
+                    changed.count(&self.budget, place_bytes(key));
                     changed
                 } else {
                     Arc::clone(stored)

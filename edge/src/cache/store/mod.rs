@@ -200,11 +200,12 @@ impl StoredResponse {
     }
 
     /// Counts what it takes besides its bodies, which count by themselves, for as long as anybody holds it.
-    pub(super) fn count(&self, budget: &Budget) {
+    /// `beside` is what its place in the store takes.
+    pub(super) fn count(&self, budget: &Budget, beside: u64) {
         let bodies = self.forms.iter().filter_map(|form| form.body.in_memory());
         let bodies: usize = bodies.map(Bytes::len).sum();
         self.counted
-            .get_or_init(|| budget.count(self.bytes().saturating_sub(bodies as u64)));
+            .get_or_init(|| budget.count(self.bytes().saturating_sub(bodies as u64) + beside));
     }
 
     /// Whether the disk tier has been given this response, or it came from there.
