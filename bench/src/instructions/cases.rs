@@ -224,7 +224,9 @@ impl Bench {
     fn key(&self, repetitions: usize) -> Outcome<()> {
         let routes = self.node.exchange().routes();
         measured(vec!["/client/acme/app%2Ejs"; repetitions], |path| {
-            let site = black_box(&routes.router).route(HOST).ok_or("there is no such site")?;
+            let site = black_box(&routes.router)
+                .route(HOST)
+                .ok_or("there is no such site")?;
             let sought = site.seek(black_box(path), Some("v=1"));
             black_box(sought).map_err(|error| error.to_string())?;
             Ok(())

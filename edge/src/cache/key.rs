@@ -267,15 +267,11 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
     // One pass finds what most paths are: plain, and without a segment that begins with a dot.
     let (mut plain, mut dotted, mut before) = (true, false, b'/');
     for byte in raw.bytes() {
-        plain &= STAYS.get(usize::from(byte)).copied().unwrap_or(false);
+        plain &= stays(byte);
         dotted |= before == b'/' && byte == b'.';
         before = byte;
     }
-    let path = if plain {
-        Cow::Borrowed(raw)
-    } else {
-        respell(raw)?
-    };
+    let path = if plain { Cow::Borrowed(raw) } else { respell(raw)? };
     let suspect = dotted || !plain;
     if suspect && path.split('/').any(is_dot_segment) {
         return Err(PathError::DotSegment);
@@ -347,31 +343,31 @@ fn name_of(parameter: &str) -> &str {
 }
 
 /// RFC 3986 section 2.3.
-const fn is_unreserved(byte: u8) -> bool {
+fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Whether a byte stands in a canonical path as it is: `pchar` of RFC 3986 section 3.3 without escapes, or a slash.
-const fn stays(byte: u8) -> bool {
-    is_unreserved(byte)
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'/'
-        )
-}
-
-/// [`stays`], for every byte.
-static STAYS: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0_u8;
-    loop {
-        table[byte as usize] = stays(byte);
-        if byte == u8::MAX {
-            break table;
+fn stays(byte: u8) -> bool {
+    const PLAIN: u128 = {
+        let (mut set, mut byte) = (0_u128, 0_u8);
+        while byte < 128 {
+            let is_plain = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'.' | b'_' | b'~')
+                || matches!(
+                    byte,
+                    b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
+                )
+                || matches!(byte, b'=' | b':' | b'@' | b'/');
+            if is_plain {
+                set |= 1 << byte;
+            }
+            byte += 1;
         }
-        byte += 1;
-    }
-};
+        set
+    };
+    byte < 128 && (PLAIN >> byte) & 1 == 1
+}
 
 /// Spells a path that holds more than plain characters.
 fn respell(raw: &str) -> Result<Cow<'_, str>, PathError> {

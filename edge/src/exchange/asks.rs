@@ -3,8 +3,8 @@
 
 use http::HeaderMap;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
-    PRAGMA, RANGE,
+    ACCEPT_ENCODING, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, PRAGMA, RANGE,
 };
 
 /// Which of the fields are there that steer an answer.
@@ -82,7 +82,12 @@ mod tests {
         for name in ["range", "if-range"] {
             check(&[name], RANGES);
         }
-        for name in ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"] {
+        for name in [
+            "if-match",
+            "if-none-match",
+            "if-modified-since",
+            "if-unmodified-since",
+        ] {
             check(&["accept", name], CONDITION);
         }
         check(

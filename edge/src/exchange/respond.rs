@@ -45,7 +45,10 @@ pub(super) struct Said {
 }
 
 /// An answer: whole, or one that waits for a form.
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and nearly always is the large variant")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and nearly always is the large variant"
+)]
 pub(super) enum Begun {
     Done(Response),
     Coded(Waiting),
@@ -249,7 +252,13 @@ impl Exchange {
             if outcome == Outcome::Miss {
                 fields.extend(head.withheld.clone());
             }
-            dress(fields, place, request.scheme == Scheme::Https, head, answer.status);
+            dress(
+                fields,
+                place,
+                request.scheme == Scheme::Https,
+                head,
+                answer.status,
+            );
         }
         let age = head.age(place.now).as_secs().min(AGE_MAX);
         // RFC 9111 section 5.1: an Age says that this was not made for the client just now.
@@ -260,7 +269,10 @@ impl Exchange {
         }
         // RFC 9211 section 2: each cache adds itself behind those nearer to the origin.
         let settings = place.site.settings();
-        let key = settings.cache_status_key.then(|| place.key(request).ok()).flatten();
+        let key = settings
+            .cache_status_key
+            .then(|| place.key(request).ok())
+            .flatten();
         let said = status.write(&place.routes.name, key.as_ref());
         match fields.get_mut(&CACHE_STATUS) {
             Some(room) if room.is_empty() => *room = said,
@@ -292,7 +304,14 @@ fn as_it_comes(request: &Request, place: Place<'_>, subject: &Subject) -> Result
         _ => Some(arriving.reader().ok_or_else(|| unreadable(arriving))?),
     };
     let etag = head.etag.as_ref();
-    Ok(arriving_answer(request, head, fields, arriving.length, reader, etag))
+    Ok(arriving_answer(
+        request,
+        head,
+        fields,
+        arriving.length,
+        reader,
+        etag,
+    ))
 }
 
 /// Adds the fields of the site and of this node, and makes room for those that each answer gets anew: what is copied is then

@@ -52,9 +52,7 @@ pub(super) fn plan<'a>(request: &HeaderMap, asks: Asks, subject: &'a Subject) ->
     let is_part = head.status == StatusCode::PARTIAL_CONTENT;
     if is_part || (!head.codable && head.coding == Coding::Identity) {
         return match subject {
-            Subject::Stored(stored) => stored
-                .own_form()
-                .map_or(Plan::Refused, |form| Plan::Ready(form)),
+            Subject::Stored(stored) => stored.own_form().map_or(Plan::Refused, |form| Plan::Ready(form)),
             Subject::Arriving(_) => Plan::AsItComes,
         };
     }
@@ -71,7 +69,9 @@ pub(super) fn plan<'a>(request: &HeaderMap, asks: Asks, subject: &'a Subject) ->
     let Subject::Stored(stored) = subject else {
         return match wanted {
             Coding::Identity => Plan::AsItComes,
-            _ if asks.for_range() && request.contains_key(RANGE) && accepted.accepts(Coding::Identity) => Plan::AsItComes,
+            _ if asks.for_range() && request.contains_key(RANGE) && accepted.accepts(Coding::Identity) => {
+                Plan::AsItComes
+            }
             coding => Plan::Coded(coding, coding.suffix(Quality::Fast)),
         };
     };
@@ -92,9 +92,9 @@ fn plan_decoded(accepted: AcceptEncoding, subject: &Subject) -> Plan<'_> {
     let own = subject.head().coding;
     match subject {
         _ if !accepted.accepts(own) && !accepted.accepts(Coding::Identity) => Plan::Refused,
-        Subject::Stored(stored) if accepted.accepts(own) => stored
-            .own_form()
-            .map_or(Plan::Refused, |form| Plan::Ready(form)),
+        Subject::Stored(stored) if accepted.accepts(own) => {
+            stored.own_form().map_or(Plan::Refused, |form| Plan::Ready(form))
+        }
         Subject::Arriving(_) if accepted.accepts(own) => Plan::AsItComes,
         Subject::Stored(stored) => match stored.form(Coding::Identity) {
             Some(form) => Plan::Ready(form),

@@ -91,7 +91,11 @@ impl Exchange {
             Answering::Now(response) => response,
             Answering::Later(response) => response.await,
         };
-        let said = response.headers.get_all(&respond::CACHE_STATUS).iter().next_back();
+        let said = response
+            .headers
+            .get_all(&respond::CACHE_STATUS)
+            .iter()
+            .next_back();
         let cache_status = said
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()

@@ -28,11 +28,7 @@ pub static FIELDS: [HeaderName; 10] = [
 /// [`is_end_to_end`].
 pub fn remove(fields: &mut HeaderMap) {
     // Most messages of HTTP/2 have none: one pass finds that out without looking each name up, or allocating.
-    let fixed: Vec<HeaderName> = fields
-        .keys()
-        .filter(|name| is_fixed(name))
-        .cloned()
-        .collect();
+    let fixed: Vec<HeaderName> = fields.keys().filter(|name| is_fixed(name)).cloned().collect();
     if fixed.is_empty() {
         return;
     }

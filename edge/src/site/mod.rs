@@ -84,7 +84,7 @@ impl Site {
     /// As [`Site::key`].
     pub fn seek<'a>(&'a self, path: &'a str, query: Option<&'a str>) -> Result<Sought<'a>, PathError> {
         let path = self.path(path)?;
-let query = key::canonical_query(query, &self.rule(&path).query);
+        let query = key::canonical_query(query, &self.rule(&path).query);
         Ok(self.keys.seek(path, query))
     }
 

@@ -113,7 +113,11 @@ fn fields(site: &config::Site, own: &[Field]) -> (Set, Set) {
     }
     let is_same = fields == fields_secure;
     let (plain, secure) = (Set::new(fields), Set::new(fields_secure));
-    if is_same { (plain.clone(), plain) } else { (plain, secure) }
+    if is_same {
+        (plain.clone(), plain)
+    } else {
+        (plain, secure)
+    }
 }
 
 #[derive(Clone, Debug)]
