@@ -16,7 +16,7 @@ use crate::cache::collapse::{Collapse, Landing, Leader};
 use crate::cache::epoch::{Position, Standing};
 use crate::cache::key::Key;
 use crate::cache::policy::freshness::{Lifetime, Source};
-use crate::cache::store::{Content, Disk, Form, Head, StoredResponse};
+use crate::cache::store::{Content, Disk, Head, StoredResponse};
 use crate::cache::tag::Tag;
 use crate::origin::{Error, Kind};
 use crate::release::file::Found;
