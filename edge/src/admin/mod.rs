@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use self::auth::{Known, Tokens};
-pub use self::purge::PurgeMethod;
+pub use self::purge::{PurgeMethod, purge_of};
 use self::refusal::Refusal;
 use self::routes::{Access, Endpoint, Route};
 use self::server::Limits;
@@ -116,7 +116,7 @@ impl Admin {
             Ok((Endpoint::Purge, Some(known))) => self.purge(known, &head.headers, body, peer).await,
             Ok((Endpoint::Warm, Some(known))) => self.warm(known, &head.headers, body, peer).await,
             Ok((Endpoint::Verify, Some(known))) => self.verify(known, head.uri.query(), peer).await,
-            Ok((Endpoint::Cache, Some(_))) => self.cached(head.uri.query()),
+            Ok((Endpoint::Cache, Some(_))) => self.cached(head.uri.query()).await,
             Ok((endpoint, _)) => Ok(self.show(endpoint, &head.headers)),
             Err(refusal) => Err(refusal),
         };

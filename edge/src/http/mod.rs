@@ -9,7 +9,7 @@ mod content;
 mod h1;
 mod h2;
 mod io;
-mod lines;
+pub mod lines;
 mod metrics;
 mod pulse;
 pub mod request;
