@@ -462,6 +462,9 @@ impl Oracle {
             is_invalid: false,
             is_soft,
         };
+        if partial {
+            self.join(ask, contact, &new);
+        }
         // What it replaces may be gone.
         for held in &mut self.stored {
             if held.key == new.key && held.variant.is_none_or(|stored| stored == ask.variant) {
@@ -475,20 +478,45 @@ impl Oracle {
         self.stored.push(new);
     }
 
+    /// RFC 9111, 3.4: a part may be joined to one that is held, with the fields of both.
+    fn join(&mut self, ask: &Ask, contact: &Contact, new: &Stored) {
+        let held: Vec<_> = self
+            .candidates(ask)
+            .filter(|held| held.version == new.version)
+            .cloned()
+            .collect();
+        for held in held {
+            let mut joined = updated(&held, &contact.script, new.number, self.now);
+            let hit = contact
+                .purge
+                .as_ref()
+                .filter(|purge| concerns(purge, held.key, joined.tag));
+            if hit.is_some_and(|purge| !purge.soft) {
+                continue;
+            }
+            joined.is_soft = hit.is_some();
+            joined.is_certain = false;
+            if contact.script.vary == Vary::Field {
+                joined.variant = Some(ask.variant);
+            }
+            self.stored.push(joined);
+        }
+    }
+
     fn take_304(&mut self, ask: &Ask, contact: &Contact, number: u64, version: u64) {
         let script = &contact.script;
         let purged = contact.purge.clone();
         let now = self.now;
         let named = |held: &&Stored| held.version == version;
         let mut confirmed: Vec<_> = self.candidates(ask).filter(named).cloned().collect();
-        if confirmed.is_empty() {
-            // One that was stored for another request, chosen for this one from now on. Nothing is promised of it.
-            confirmed.extend(self.held(ask.key).filter(named).map(|held| Stored {
-                variant: held.variant.map(|_| ask.variant),
-                is_certain: false,
-                ..held.clone()
-            }));
-        }
+        // Or one that was stored for another request, chosen for this one from now on. Nothing is promised of it.
+        let suits = |held: &Stored| held.variant.is_none_or(|stored| stored == ask.variant);
+        let others = self.held(ask.key).filter(named).filter(|held| !suits(held));
+        confirmed.extend(others.map(|held| Stored {
+            variant: Some(ask.variant),
+            is_certain: false,
+            ..held.clone()
+        }));
         let forbidden = script.control.no_store || script.control.private || script.vary == Vary::Star;
         // The updated one takes the place of the old one. That may stand beside it, but nothing is promised of it.
         self.stored.retain_mut(|held| {

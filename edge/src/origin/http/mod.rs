@@ -10,7 +10,7 @@ mod names;
 mod pool;
 mod relay;
 mod upload;
-mod verdict;
+pub mod verdict;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
