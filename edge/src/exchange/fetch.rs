@@ -343,10 +343,7 @@ impl Exchange {
         let length = length
             .filter(|length| *length <= self.cache.object_bytes_max)
             .ok_or(NotStored::TooLarge)?;
-        self.cache
-            .budget
-            .keep(length, length)
-            .ok_or(NotStored::OverBudget)
+        self.cache.budget.arriving(length).ok_or(NotStored::OverBudget)
     }
 
     /// Stores a body that has come, if it is all there, and then ends it for those who follow it: whoever sees its end

@@ -29,7 +29,10 @@ pub type Promotions = Collapse<(), bool, ()>;
 const FAR_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What a body on its way to the disk takes of the memory: the pieces that its connection holds, and those to be written.
-const FILL_BYTES: u64 = 1024 * 1024;
+const FILL_BYTES: u64 = 1536 * 1024;
+
+/// What a body that is read from the disk takes: its window, and the piece that was read last.
+const READ_BYTES: u64 = 512 * 1024;
 
 impl Exchange {
     /// Gives a response that has just been stored, or confirmed, to the disk.
@@ -118,7 +121,10 @@ impl Exchange {
         suffix: &'static str,
         on_disk: &OnDisk,
     ) -> Option<Reader> {
-        let room = self.cache.budget.stream(on_disk.length())?;
+        let room = on_disk
+            .length()
+            .map_or(READ_BYTES, |length| length.min(READ_BYTES));
+        let room = self.cache.budget.reserve(room, room)?;
         let source = DiskSource {
             exchange: Arc::clone(self),
             key: key.clone(),

@@ -437,13 +437,13 @@ async fn a_gzip_bomb_streams_within_the_budget() {
     let bomb = encode(Coding::Gzip, &zeros);
     assert!(bomb.len() < 100_000);
     bucket.put_with("bomb.js", bomb.clone(), gzipped()).await;
-    let edge = TestEdge::start_with(&bucket, "", "[cache]\nmemory = \"16MiB\"", |_| {}).await;
+    let edge = TestEdge::start_with(&bucket, "", "[cache]\nmemory = \"32MiB\"", |_| {}).await;
     let budget = edge.exchange().cache().budget.clone();
     for _ in 0..3 {
         let answer = edge.get("/bomb.js", &[]).await;
         assert!(answer.body == zeros);
         assert!(budget.used() <= budget.capacity());
-        assert!(edge.exchange().cache().memory.bytes() <= 8 << 20);
+        assert!(edge.exchange().cache().memory.bytes() <= 16 << 20);
     }
     let answers = all((0..8).map(|_| edge.get("/bomb.js", &[])).collect()).await;
     assert!(answers.iter().all(|answer| answer.body == zeros));

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::Broken;
-use crate::cache::store::{Reservation, STREAM_BYTES};
+use crate::cache::store::Reservation;
 
 /// How far ahead of its slowest reader a stream past may run, in bytes.
 pub(super) const WINDOW_BYTES: u64 = 128 * 1024;
@@ -228,7 +228,7 @@ impl State {
         let held = std::mem::replace(&mut self.held, Held::Whole(Bytes::new()));
         self.held = match held {
             Held::Kept { bytes, allowance } => {
-                let room = allowance.budget().count(STREAM_BYTES);
+                let room = allowance.budget().count(2 * WINDOW_BYTES);
                 let mut rest = allowance.hold(bytes);
                 let had = usize::try_from(slowest).unwrap_or(usize::MAX).min(rest.len());
                 drop(rest.split_to(had));

@@ -15,8 +15,12 @@ use bytes::Bytes;
 /// What is left to bodies in flight of a cap that is not small.
 const FREE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What a body takes that streams past: its window, and the pieces that its connections hold.
-pub const STREAM_BYTES: u64 = 256 * 1024;
+/// What a body takes that streams past: its window, and the pieces that the origin's connection holds ready, of which each
+/// may have 400 KiB.
+pub const STREAM_BYTES: u64 = 1024 * 1024;
+
+/// What a body that is kept takes besides itself while it arrives.
+const ARRIVING_BYTES: u64 = 512 * 1024;
 
 /// The bytes that may be held. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,6 +50,12 @@ impl Budget {
     pub fn keep(&self, bytes: u64, bytes_max: u64) -> Option<Reservation> {
         let free = self.capacity() - Self::stored_share(self.capacity());
         self.within(self.capacity() - free / 2, bytes, bytes_max)
+    }
+
+    /// Room for a body of `length` bytes that arrives, and is to be stored.
+    pub fn arriving(&self, length: u64) -> Option<Reservation> {
+        let bytes = length.saturating_add(length.min(ARRIVING_BYTES));
+        self.keep(bytes, bytes)
     }
 
     fn within(&self, limit: u64, bytes: u64, bytes_max: u64) -> Option<Reservation> {
