@@ -45,10 +45,6 @@ pub(super) struct Said {
 }
 
 /// An answer: whole, or one that waits for a form.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for a moment, and nearly always is the large variant"
-)]
 pub(super) enum Begun {
     Done(Response),
     Coded(Waiting),
