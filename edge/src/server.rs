@@ -371,6 +371,7 @@ impl Reloadable {
             ("cache", self.config.cache != config.cache),
             ("limits", self.config.limits != config.limits),
             ("tls.tickets", self.config.tickets != config.tickets),
+            ("tls.early_data", self.config.early_data != config.early_data),
         ] {
             if changed {
                 tracing::warn!(what, "changed in the configuration; this takes a restart");

@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use self::auth::{Known, Tokens};
-pub use self::purge::PurgeMethod;
+pub use self::purge::{PurgeMethod, purge_of};
 use self::refusal::Refusal;
 use self::routes::{Access, Endpoint, Route};
 use self::server::Limits;
@@ -119,7 +119,7 @@ impl Admin {
             Ok((Endpoint::Verify, Some(known))) => self.verify(known, head.uri.query(), peer).await,
             Ok((Endpoint::Prewarm, Some(known))) => self.prewarm(known, &head.headers, body, peer).await,
             Ok((Endpoint::Releases, Some(_))) => self.releases(head.uri.query()).await,
-            Ok((Endpoint::Cache, Some(_))) => self.cached(head.uri.query()),
+            Ok((Endpoint::Cache, Some(_))) => self.cached(head.uri.query()).await,
             Ok((endpoint, _)) => Ok(self.show(endpoint, &head.headers)),
             Err(refusal) => Err(refusal),
         };

@@ -107,6 +107,7 @@ pub const KEYS: &[KeyDoc] = &[
 
     key("tls.tickets.secret_file", "path", "not set", "The secret that session tickets are sealed with on every node, 32 bytes in base64 a line; the first one seals. Without it they follow from tls.store's keys, and without these each node has its own"),
     key("tls.tickets.secret_env", "string", "not set", "The environment variable with this secret"),
+    key("tls.early_data", "boolean", "false", "Whether clients of TLS 1.3 that come back may send their first request before the handshake is over (0-RTT). A plain GET that the cache can answer is answered, everything else gets 425 and is asked again. Sessions are then kept by the node that made them and used once, so that nothing can be replayed, and no other node resumes them"),
 
     key("cache.memory", "size", "\"512MiB\"", "Bytes for stored responses and bodies in flight together"),
     key("cache.object_max", "size", "a quarter of memory, at most 64MiB", "The largest body that is kept; larger ones stream past"),

@@ -42,6 +42,8 @@ pub struct Config {
     pub managed: Option<certs::Settings>,
     /// What session tickets are sealed with, a key a line, so that any node resumes them.
     pub tickets: Option<certs::settings::Secret>,
+    /// Whether clients that come back may send their first request before the handshake is over.
+    pub early_data: bool,
     /// How much may be kept.
     pub cache: Cache,
     /// Every origin, by name, in the order of the file.

@@ -11,12 +11,12 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use origin_sync::release::{CodingName, File, Sha256};
 
-use super::Exchange;
+use super::{Exchange, intake};
 use crate::cache::collapse::{Collapse, Landing, Leader};
 use crate::cache::epoch::{Position, Standing};
 use crate::cache::key::Key;
 use crate::cache::policy::freshness::{Lifetime, Source};
-use crate::cache::store::{Content, Disk, Form, Head, StoredResponse};
+use crate::cache::store::{Content, Disk, Head, StoredResponse};
 use crate::cache::tag::Tag;
 use crate::origin::{Error, Kind};
 use crate::release::file::Found;
@@ -308,13 +308,7 @@ impl Exchange {
             part: None,
             withheld: HeaderMap::new(),
         };
-        let own = Form {
-            coding: Coding::Identity,
-            suffix: "",
-            body: Content::Memory(bytes),
-            fields: HeaderMap::new(),
-            improvable: false,
-        };
+        let own = intake::own_form(&head, bytes);
         StoredResponse::new(Arc::new(head), own)
     }
 }

@@ -75,7 +75,7 @@ impl Record {
     pub fn new(
         sinks: &Arc<Sinks>,
         mut request: Request,
-        site: &Arc<str>,
+        site: Arc<str>,
         status: StatusCode,
         outcome: Option<Outcome>,
     ) -> Self {
@@ -85,7 +85,7 @@ impl Record {
             first_byte: sinks.clock.now().since(request.received),
             sinks: Arc::clone(sinks),
             request,
-            site: Arc::clone(site),
+            site,
             status,
             outcome,
             coding: "-",

@@ -11,14 +11,17 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::answer::{self, Answer};
+use super::asks::Asks;
 use super::error::Failure;
 use super::fill::How;
+use super::intake;
 use super::message::{Body, Request, Response};
 use super::record::Record;
+use super::respond::Said;
 use super::{Exchange, Routed};
 use crate::cache::policy::freshness::{Lifetime, Source};
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
-use crate::cache::store::{Content, Form, Head};
+use crate::cache::store::{Form, Head};
 use crate::origin::{Error, Kind};
 use crate::release::file::Found;
 use crate::release::wants::{self, Wants};
@@ -139,14 +142,16 @@ impl Exchange {
             fields.insert(CONTENT_ENCODING, HeaderValue::from_static(form.token()));
         }
         let sent = Form {
-            coding: Coding::Identity,
-            suffix: "",
-            body: Content::Memory(bytes.clone()),
-            fields,
-            improvable: false,
+            etag: Some(etag),
+            ..intake::own_form(&head, bytes.clone())
         };
-        let answer = answer::whole(&request, routed, &head, &sent, bytes, Some(&etag));
-        let how = Some((status, outcome, form.token()));
+        let asks = Asks::of(&request.headers);
+        // Nobody keeps these fields, so those of the site are added with the rest.
+        let answer = Answer {
+            dressed: false,
+            ..answer::whole(&request, asks, &head, &sent, fields, bytes)
+        };
+        let how = Some((Said { status, outcome }, form.token()));
         self.finish_released(request, routed, &found, answer, how)
     }
 
@@ -157,15 +162,20 @@ impl Exchange {
         routed: &Routed,
         found: &Found,
         mut answer: Answer,
-        how: Option<(Status, Outcome, &'static str)>,
+        how: Option<(Said, &'static str)>,
     ) -> Response {
         let head = self.head_of(found);
         let ttl = head.lifetime.ttl(Duration::ZERO);
-        let (status, outcome, token) = how.unwrap_or((Status::hit(ttl), Outcome::Hit, "-"));
-        self.finish_fields(&mut answer, &request, routed, &head, status, outcome);
+        let hit = Said {
+            status: Status::hit(ttl),
+            outcome: Outcome::Hit,
+        };
+        let (said, token) = how.unwrap_or((hit, "-"));
+        let place = routed.place(&request, self.clock.now());
+        self.finish_fields(&mut answer, &request, place, &head, said);
         let is_head = request.method == Method::HEAD;
-        let (sinks, name) = (&self.sinks, &routed.site_name);
-        let mut record = Record::new(sinks, request, name, answer.status, Some(outcome));
+        let name = routed.site.shared_name();
+        let mut record = Record::new(&self.sinks, request, name, answer.status, Some(said.outcome));
         record.set_coding_token(token);
         Response {
             status: answer.status,

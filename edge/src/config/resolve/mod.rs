@@ -6,6 +6,7 @@
 mod certificates;
 mod listen;
 mod origin;
+mod secret;
 mod site;
 
 use std::path::{Path, PathBuf};
@@ -50,7 +51,11 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
     };
     let certificates = certificates::files(root, context);
     let managed = certificates::managed(root, context);
-    check_listen(root, &listen, certificates.is_empty() && managed.is_none());
+    check_listen(
+        root,
+        &listen,
+        certificates.is_empty() && !certificates::orders(root),
+    );
 
     let origins = origin::origins(root, context);
     let admin = admin(root, admin_listen);
@@ -66,6 +71,7 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
         certificates,
         managed,
         tickets: certificates::tickets(root, context),
+        early_data: certificates::early_data(root),
         cache,
         origins,
         releases: releases(root, context, &sites),

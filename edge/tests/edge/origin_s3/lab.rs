@@ -265,6 +265,7 @@ pub(super) fn configuration(s3: config::S3Origin) -> config::Config {
         certificates: Vec::new(),
         managed: None,
         tickets: None,
+        early_data: false,
         cache: config::Cache {
             disk: None,
             memory_bytes: 1 << 20,
