@@ -10,7 +10,7 @@ mod early;
 mod h1;
 mod h2;
 mod io;
-mod lines;
+pub mod lines;
 mod metrics;
 mod pulse;
 pub mod request;

@@ -851,3 +851,55 @@ proptest::proptest! {
         let _ = read(&text);
     }
 }
+
+#[test]
+fn releases_come_with_keys_and_a_place_for_what_was_last_good() {
+    let key = "ed25519-JrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=";
+    let lines = |lines: &str| MINIMAL.to_owned() + &lines.replace("KEY", key);
+    let good =
+        "releases = [\"lock\"]\ntrust = [\"release:KEY\", \"channel:KEY\"]\n[releases]\nstate = \"state\"\n";
+    let config = read(&lines(good)).unwrap();
+    let releases = config.sites[0].releases.as_ref().unwrap();
+    assert_eq!(releases.names[0].as_str(), "lock");
+    assert_eq!(releases.trust.keys().len(), 2);
+    assert_eq!(
+        config.releases.state.as_deref(),
+        Some(Path::new("/etc/portico/state"))
+    );
+    assert_eq!(config.releases.poll, 5 * SECOND);
+    let check = |text: &str, expected: &[&str]| check(&lines(text), expected);
+    let state = "\n[releases]\nstate = \"state\"\n";
+    check(
+        "releases = [\"lock\"]\ntrust = [\"release:KEY\", \"channel:KEY\"]\n",
+        &["1 releases: releases.state must be set where a site has releases"],
+    );
+    check(
+        "releases = [\"lock\"]\ntrust = [\"release:KEY\", \"channel:KEY\"]\n[releases]\npoll = \"1s\"\n",
+        &["15 releases.state: must be set"],
+    );
+    check(
+        &format!("releases = [\"lock\"]{state}"),
+        &["10 site[0].trust: is missing"],
+    );
+    check(
+        &format!("releases = [\"lock\"]\ntrust = [\"release:KEY\"]{state}"),
+        &["14 site[0].trust: holds no channel key"],
+    );
+    check(
+        &format!("releases = [\"lock\"]\ntrust = [\"KEY\", \"release:KEY\", \"channel:KEY\"]{state}"),
+        &["14 site[0].trust[0]: \"ed25519-"],
+    );
+    check(
+        &format!(
+            "releases = [\"Lock\", \"lock\", \"lock\"]\ntrust = [\"release:KEY\", \"channel:KEY\"]{state}"
+        ),
+        &[
+            "13 site[0].releases: lock stands here twice",
+            "13 site[0].releases[0]: the name \"Lock\"",
+        ],
+    );
+    check(
+        "trust = [\"release:KEY\"]\n",
+        &["13 site[0].trust: says whom to trust for nothing"],
+    );
+}
