@@ -163,7 +163,7 @@ impl Admin {
         results
     }
 
-    fn exchange(&self) -> Result<Arc<Exchange>, Refusal> {
+    pub(super) fn exchange(&self) -> Result<Arc<Exchange>, Refusal> {
         let exchange = self.0.handles.exchange.get().and_then(Weak::upgrade);
         exchange.ok_or(Refusal::NotUp)
     }

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::Exchange;
+use super::asks::Asks;
 use super::lookup::{self, Lookup};
 use super::tier;
 use super::warm::{self, BadUrl};
@@ -48,7 +49,14 @@ impl Exchange {
             .collect();
         let heeds = site.settings().terms.request_directives;
         let (memory, epochs) = (&self.cache.memory, &self.cache.epochs);
-        let found = lookup::lookup(memory, epochs, &key, &request, heeds, now);
+        let found = lookup::lookup(
+            memory,
+            epochs,
+            &key.sought(),
+            (&request, Asks::default()),
+            heeds,
+            now,
+        );
         let usable =
             |stored: &Arc<StoredResponse>| lookup::standing(epochs, &key, stored) != Standing::Purged;
         Ok(json!({
@@ -152,8 +160,8 @@ fn lifetime(lifetime: &Lifetime) -> Value {
 
 fn shown_form(form: &Form) -> Value {
     let etag = form
-        .fields
-        .get(http::header::ETAG)
+        .etag
+        .as_ref()
         .map(|etag| String::from_utf8_lossy(etag.as_bytes()));
     json!({
         "coding": form.coding.token(),

@@ -17,7 +17,7 @@ use crate::cache::policy::freshness::{self, Times};
 use crate::cache::policy::partial::Part;
 use crate::cache::policy::storability::{self, NotStored, RequestFacts};
 use crate::cache::policy::{validation, vary};
-use crate::cache::store::{Content, Form, Head, StoredResponse};
+use crate::cache::store::{Content, Dressed, Form, Head, StoredResponse};
 use crate::cache::tag;
 use crate::fields::lists;
 use crate::representation::coding::{self, Coding};
@@ -189,14 +189,14 @@ pub fn own_form(head: &Head, body: impl Into<Content>) -> Form {
 
 /// A form of `head` in `coding`, made as `suffix` says (empty for the origin's own).
 pub fn form(head: &Head, coding: Coding, suffix: &'static str, body: impl Into<Content>) -> Form {
-    let body = body.into();
-    let mut fields = form_fields(head, coding, suffix);
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    // What is no entity tag validates nothing, but is sent on as it came.
+    let as_it_came = || head.origin_fields.get(ETAG).filter(|_| suffix.is_empty());
     Form {
         coding,
         suffix,
-        body,
-        fields,
+        body: body.into(),
+        etag: form_etag(head, suffix).or_else(|| as_it_came().cloned()),
+        dressed: Dressed::default(),
         improvable: false,
     }
 }

@@ -9,7 +9,7 @@ use http::header::ACCEPT_ENCODING;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
-use super::message::{Body, Request, Scheme};
+use super::message::{Answering, Body, Request, Scheme};
 use super::{Exchange, respond};
 use crate::clock::Timestamp;
 
@@ -75,11 +75,20 @@ impl Exchange {
     pub async fn warm(self: &Arc<Self>, url: &str, codings: &HeaderValue) -> Result<Warmed, BadUrl> {
         let fields = HeaderMap::from_iter([(ACCEPT_ENCODING, codings.clone())]);
         let request = plain(url, fields, self.clock.now())?;
-        let routes = self.routes();
-        let site = routes.router.route(&request.host).ok_or(BadUrl::NoSite)?;
-        site.key(request.target.path(), request.target.query())?;
-        let response = self.proceed(request).await;
-        let said = response.headers.get_all(respond::CACHE_STATUS).iter().next_back();
+        {
+            let routes = self.routes();
+            let site = routes.router.route(&request.host).ok_or(BadUrl::NoSite)?;
+            site.key(request.target.path(), request.target.query())?;
+        }
+        let response = match self.run(request) {
+            Answering::Now(response) => response,
+            Answering::Later(response) => response.await,
+        };
+        let said = response
+            .headers
+            .get_all(&respond::CACHE_STATUS)
+            .iter()
+            .next_back();
         let cache_status = said
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
@@ -107,6 +116,7 @@ pub(super) fn plain(url: &str, headers: HeaderMap, received: Timestamp) -> Resul
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         received,
         content: None,
+        is_early: false,
     })
 }
 

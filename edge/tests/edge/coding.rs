@@ -437,19 +437,21 @@ async fn a_gzip_bomb_streams_within_the_budget() {
     let bomb = encode(Coding::Gzip, &zeros);
     assert!(bomb.len() < 100_000);
     bucket.put_with("bomb.js", bomb.clone(), gzipped()).await;
-    let edge = TestEdge::start_with(&bucket, "", "[cache]\nmemory = \"8MiB\"", |_| {}).await;
+    let edge = TestEdge::start_with(&bucket, "", "[cache]\nmemory = \"32MiB\"", |_| {}).await;
     let budget = edge.exchange().cache().budget.clone();
     for _ in 0..3 {
         let answer = edge.get("/bomb.js", &[]).await;
         assert!(answer.body == zeros);
         assert!(budget.used() <= budget.capacity());
-        assert!(edge.exchange().cache().memory.bytes() <= 6 << 20);
+        assert!(edge.exchange().cache().memory.bytes() <= 16 << 20);
     }
     let answers = all((0..8).map(|_| edge.get("/bomb.js", &[])).collect()).await;
     assert!(answers.iter().all(|answer| answer.body == zeros));
     assert!(edge.get("/bomb.js", &[("accept-encoding", "gzip")]).await.body == bomb);
-    edge.until("everything to be given back", || budget.used() == 0)
-        .await;
+    edge.until("everything to be given back", || {
+        edge.metric("edge_cache_in_flight_bytes") == 0
+    })
+    .await;
     edge.stop().await;
 }
 
@@ -495,7 +497,11 @@ async fn two_hundred_misses_at_once_are_all_right() {
             .put(&format!("{number}.js"), content(number), "max-age=60")
             .await;
     }
-    let edge = TestEdge::start_with(&bucket, "", "[cache]\nrecode_budget = 0", |_| {}).await;
+    // Two hundred fetches at once wait for one another, and on a busy machine for others too: that is no failure of the
+    // origin, and none is asked a second time for it.
+    let tables = "[cache]\nrecode_budget = 0\n[origin.assets.timeouts]\nattempts = 1\nconnect = \"100s\"\n\
+                  attempt = \"100s\"\noperation = \"100s\"\nread = \"100s\"";
+    let edge = TestEdge::start_with(&bucket, "", tables, |_| {}).await;
     let paths: Vec<_> = (0..200).map(|number| format!("/{number}.js")).collect();
     let answers = all(paths
         .iter()
@@ -504,12 +510,10 @@ async fn two_hundred_misses_at_once_are_all_right() {
     let answers = tokio::time::timeout(std::time::Duration::from_secs(120), answers)
         .await
         .unwrap();
-    assert!(
-        answers
-            .iter()
-            .enumerate()
-            .all(|(number, answer)| answer.status == 200 && decoded(answer) == content(number))
-    );
+    for (number, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.status, 200, "{number}: {:?}", answer.field("cache-status"));
+        assert!(decoded(answer) == content(number), "{number}");
+    }
     for path in &paths {
         assert_eq!(bucket.asked(&path[1..]).len(), 1, "{path}");
     }

@@ -472,6 +472,7 @@ fn request(method: Method, key: u8, headers: HeaderMap) -> Request {
         client: Ipv4Addr::LOCALHOST.into(),
         received: Timestamp::from_unix_seconds(EPOCH as i64),
         content: None,
+        is_early: false,
     }
 }
 

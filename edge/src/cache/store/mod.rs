@@ -7,14 +7,15 @@ mod budget;
 pub mod disk;
 mod memory;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-pub use budget::{Budget, Reservation};
+pub use budget::{Budget, Reservation, STREAM_BYTES};
 pub use disk::{Disk, OnDisk};
 pub use memory::{Entry, Memory};
 
@@ -73,6 +74,11 @@ impl Head {
         freshness::current_age(self.initial_age, self.response_time, now)
     }
 
+    /// Whether both are of the same version, as far as the origin says.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.etag == other.etag && self.last_modified == other.last_modified
+    }
+
     /// Whether a request with these fields may be answered with it (RFC 9111 section 4.1).
     pub fn suits(&self, request: &HeaderMap) -> bool {
         self.vary.as_ref().is_none_or(|vary| vary.matches(request))
@@ -88,10 +94,38 @@ pub struct Form {
     pub suffix: &'static str,
     /// Its bytes, or where they are.
     pub body: Content,
-    /// The response's fields with those of this form: ready to be sent.
-    pub fields: HeaderMap,
+    /// Its entity tag.
+    pub etag: Option<HeaderValue>,
+    /// The fields of answers with it.
+    pub dressed: Dressed,
     /// Whether a better form of the same coding may still be made.
     pub improvable: bool,
+}
+
+/// Fields that were put together once, to be sent again and again. They are made when they are first asked for, and anew
+/// when somebody else puts them together: after a reload, say.
+#[derive(Debug, Default)]
+pub struct Dressed(ArcSwapOption<(u64, HeaderMap)>);
+
+impl Dressed {
+    /// The fields as `who` puts them together.
+    pub fn by(&self, who: u64, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
+        if let Some(kept) = &*self.0.load()
+            && kept.0 == who
+        {
+            return kept.1.clone();
+        }
+        let made = make();
+        // The copy that is kept has no room to spare.
+        self.0.store(Some(Arc::new((who, made.clone()))));
+        made
+    }
+}
+
+impl Clone for Dressed {
+    fn clone(&self) -> Self {
+        Self(ArcSwapOption::new(self.0.load_full()))
+    }
 }
 
 /// The bytes of a form, or where they are.
@@ -143,6 +177,8 @@ pub struct StoredResponse {
     vetted: AtomicU64,
     /// Whether the disk tier has been given this response, or it came from there.
     offered: AtomicBool,
+    /// What it takes besides its bodies, from when it is stored.
+    counted: OnceLock<Reservation>,
 }
 
 impl StoredResponse {
@@ -159,7 +195,17 @@ impl StoredResponse {
             forms,
             vetted,
             offered: AtomicBool::new(false),
+            counted: OnceLock::new(),
         }
+    }
+
+    /// Counts what it takes besides its bodies, which count by themselves, for as long as anybody holds it.
+    /// `beside` is what its place in the store takes.
+    pub(super) fn count(&self, budget: &Budget, beside: u64) {
+        let bodies = self.forms.iter().filter_map(|form| form.body.in_memory());
+        let bodies: usize = bodies.map(Bytes::len).sum();
+        self.counted
+            .get_or_init(|| budget.count(self.bytes().saturating_sub(bodies as u64) + beside));
     }
 
     /// Whether the disk tier has been given this response, or it came from there.
@@ -215,7 +261,7 @@ impl StoredResponse {
         let forms: usize = self
             .forms
             .iter()
-            .map(|form| form.body.in_memory().map_or(64, Bytes::len) + fields(&form.fields) + 128)
+            .map(|form| form.body.in_memory().map_or(64, Bytes::len) + fields(&self.head.fields) + 768)
             .sum();
         let tags: usize = self.head.tags.iter().map(|tag| tag.as_str().len() + 16).sum();
         (forms + fields(&self.head.fields) + fields(&self.head.origin_fields) + tags + 512) as u64
