@@ -112,10 +112,10 @@ impl Exchange {
 /// Whether it is the request, and not the origin, that keeps the answer out of the store.
 fn is_the_requests(why: NotStored, order: &Order, freshened: &StoredResponse) -> bool {
     let targeted = &order.site.settings().targeted;
-    let says_no_store = || directives::effective(&freshened.head.origin_fields, targeted, None).no_store;
+    let said = || directives::effective(&freshened.head.origin_fields, targeted, None);
     match why {
         NotStored::Authorization => true,
-        NotStored::NoStore => !says_no_store(),
+        NotStored::NoStore => !said().no_store && !said().private.is_whole(),
         _ => false,
     }
 }
