@@ -4,7 +4,8 @@
 Each round starts the edge on the folder that the round before left behind, asks for bodies of 1 KB to 6 MB and for ranges of
 them from several threads, changes and purges some of them, and ends it with SIGKILL at a moment that is drawn: the cache is so
 small that logs are rolled and evicted all the time. In some rounds the files are damaged afterwards: bits flipped, cut, swapped,
-deleted, filled with zeros. The origin is here, so the truth is known: an answer must be one version of its body, to the byte,
+deleted, filled with zeros, replaced by a folder. Then it is killed at exact points, by strace, before the write, the
+rename or the removal of this number; and its clock is set back and forth under it, by libfaketime. The origin is here, so the truth is known: an answer must be one version of its body, to the byte,
 not older than the last purge that was acknowledged before it was asked for, and never end cleanly when it is not whole.
 
 ROUNDS (200) and SEED are taken from the environment. EDGE_BIN is the program; without it, target/release/edge.
@@ -34,6 +35,8 @@ SIZES = {f"s{n}": 1_000 + n for n in range(60)}
 SIZES |= {f"m{n}": 90_000 + n for n in range(20)}
 SIZES |= {f"l{n}": 1_400_000 + n for n in range(6)}
 SIZES |= {f"x{n}": 6_000_000 + n for n in range(3)}
+# Fresh for a second only.
+SIZES |= {"t0": 3_000}
 TOKEN = "crash-test"
 THREADS = 6
 SECONDS_MAX = float(os.environ.get("SECONDS_MAX", "420"))
@@ -95,7 +98,7 @@ class Origin(BaseHTTPRequestHandler):
             status, body = 206, body[first:last + 1]
         self.send_response(status)
         self.send_header("ETag", etag)
-        self.send_header("Cache-Control", "max-age=3600")
+        self.send_header("Cache-Control", "max-age=1" if key[0] == "t" else "max-age=3600")
         self.send_header("Content-Type", "application/octet-stream")
         if status != 304:
             self.send_header("Content-Length", str(len(body)))
@@ -115,17 +118,24 @@ class Wrong(Exception):
     """Something that must not be."""
 
 
+class Ended(Wrong):
+    """The program is not there any more."""
+
+
 class Edge:
     """One life of the program."""
 
-    def __init__(self, config, log):
+    def __init__(self, config, log, before=(), environment=None):
         self.log = open(log, "ab")
-        self.offset = self.log.tell()
         began = time.monotonic()
-        self.process = subprocess.Popen([EDGE, "run", "-c", config], stdout=subprocess.DEVNULL, stderr=self.log)
+        self.process = subprocess.Popen(
+            [*before, EDGE, "run", "-c", config], stdout=subprocess.DEVNULL, stderr=self.log, start_new_session=True,
+            env=os.environ | (environment or {}),
+        )
         while not self.answers():
             if self.process.poll() is not None:
-                raise Wrong(f"the edge ended with {self.process.returncode} instead of starting")
+                self.log.close()
+                raise Ended(f"the edge ended with {self.process.returncode} instead of starting")
             if time.monotonic() - began > 30:
                 raise Wrong("the edge did not start within 30 s")
             time.sleep(0.005)
@@ -144,7 +154,10 @@ class Edge:
             connection.close()
 
     def kill(self):
-        self.process.send_signal(signal.SIGKILL)
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         self.process.wait()
         self.log.close()
 
@@ -236,9 +249,11 @@ def damage(rng, folder):
         return "nothing to damage"
     path = rng.choice(files)
     data = bytearray(path.read_bytes())
-    how = rng.choice(("flip", "cut", "swap", "delete", "zeros"))
-    if how == "delete" or not data:
+    how = rng.choice(("flip", "cut", "swap", "delete", "zeros", "folder"))
+    if how in ("delete", "folder") or not data:
         path.unlink()
+        if how == "folder" and path.suffix in (".log", ".body"):
+            path.mkdir()
     elif how == "swap":
         other = rng.choice(files)
         theirs = other.read_bytes()
@@ -352,6 +367,104 @@ def full_disk(folder, origin, truth, tally):
         subprocess.run(["umount", "-l", str(mount)], check=False)
 
 
+def exact_points(config, log, truth, rng, tally):
+    """Kills the edge before the n-th call of a kind that changes files; each start finds what the kill before it left."""
+    probe = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=none", "true"]
+    if not shutil.which("strace") or subprocess.run(probe, capture_output=True).returncode != 0:
+        print("  exact points: left out, for nothing may be traced here")
+        return
+    points = [("pwrite64", n) for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 27, 33, 40, 50)]
+    points += [("fdatasync", n) for n in (1, 2, 3, 4)] + [("unlink", n) for n in (1, 2, 3, 5)]
+    points += [("openat", n) for n in (3, 9, 20, 30)] + [("rename", 1), ("rename", 2), ("fsync", 1), ("fsync", 2)]
+    died, began = 0, time.monotonic()
+    keys = [key for key in SIZES if key[0] in "sml"]
+    for call, number in points:
+        inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
+        ended = alive_under(["strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", *inject], config, log, truth, rng, keys, tally)
+        died += ended
+        if found := panics(log):
+            raise Wrong(f"killed before {call} {number}: {found[0]}")
+    edge = Edge(config, log)
+    connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=20)
+    for key in SIZES:
+        check(truth, connection, rng, key, tally)
+    edge.kill()
+    print(f"  {died} of {len(points)} exact points reached and survived, in {time.monotonic() - began:.0f} s")
+    if died < len(points) // 2:
+        raise Wrong("too few points were reached: this tests nothing")
+
+
+def alive_under(before, config, log, truth, rng, keys, tally):
+    """One life under strace; whether it was killed there."""
+    try:
+        edge = Edge(config, log, before)
+    except Ended:
+        return True
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=20)
+        for key in rng.sample(keys, 25):
+            check(truth, connection, rng, key, tally)
+            if rng.random() < 0.3:
+                purge(truth, rng)
+    except (OSError, http.client.HTTPException):
+        # It is gone, or about to be.
+        edge.process.wait(timeout=20)
+    died = edge.process.poll() is not None
+    edge.kill()
+    return died
+
+
+def clock_steps(folder, config, log, truth, rng, tally):
+    """Sets the clock back and forth, under a running edge and between two."""
+    library = next(iter(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+    if library is None:
+        print("  clock steps: left out, for libfaketime is not installed")
+        return
+    stamp = folder / "faketime"
+    stamp.write_text("+0\n")
+    environment = {
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(stamp), "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
+    }
+    keys = ["t0", "s1", "m1", "l1", "x1"]
+    answers = 0
+    for start in ("+0", "-2d", "-400d", "+2d"):
+        stamp.write_text(start + "\n")
+        edge = Edge(config, log, environment=environment)
+        for step in (start, "-2d", "+2d", "-400d", "+0"):
+            stamp.write_text(step + "\n")
+            connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=20)
+            for key in keys * 2:
+                check(truth, connection, rng, key, tally)
+                answer, _ = ask(connection, f"/{key}")
+                age = answer.headers.get("Age", "0")
+                if not age.isdigit():
+                    raise Wrong(f"clock {start} then {step}: Age {age}")
+                answers += 2
+            renewed(truth, connection, "t0", f"clock {start} then {step}")
+            purge(truth, rng)
+            connection.close()
+        edge.kill()
+    if found := panics(log):
+        raise Wrong(f"clock steps: {found[0]}")
+    print(f"  clock steps of -2, +2 and -400 days: {answers} answers, all right, and what was stale was validated each time")
+
+
+def renewed(truth, connection, key, when):
+    """Changes a body that is fresh for a second; nobody may be given the old one for good."""
+    with truth.lock:
+        truth.current[key] += 1
+        version = truth.current[key]
+    end = time.monotonic() + 10
+    while True:
+        _, body = ask(connection, f"/{key}")
+        if body == truth.body(key, version):
+            return
+        if time.monotonic() > end:
+            raise Wrong(f"{when}: {key} is served old for good")
+        time.sleep(0.1)
+
+
 def main():
     global PLAIN, ADMIN
     print(f"  SEED={SEED} ROUNDS={ROUNDS}", flush=True)
@@ -383,6 +496,8 @@ def main():
         print(f"  ready after {starts[len(starts) // 2]:.3f} s (median), {starts[-1]:.3f} s (longest)")
         if ROUNDS >= 50 and not tally["disk"]:
             raise Wrong("nothing was ever answered from disk: this tests nothing")
+        exact_points(config, log, truth, rng, tally)
+        clock_steps(folder, config, log, truth, rng, tally)
         full_disk(folder, server.server_address[1], truth, tally)
     except Wrong as error:
         print(f"  WRONG: {error}; again with SEED={SEED}")

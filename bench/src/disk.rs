@@ -14,7 +14,7 @@ use edge::cache::epoch::Position;
 use edge::cache::key::Key;
 use edge::cache::policy::freshness::{Lifetime, Source};
 use edge::cache::store::disk::{Disk, Options};
-use edge::cache::store::{Content, Dressed, Form, Head, Memory, StoredResponse};
+use edge::cache::store::{Budget, Content, Dressed, Form, Head, Memory, StoredResponse};
 use edge::clock::Clock;
 use edge::representation::coding::Coding;
 use edge::telemetry::metrics::Registry;
@@ -101,7 +101,7 @@ fn open(folder: &Path) -> Result<(Disk, Clock), Error> {
         size: SIZE_BYTES,
         promoted_max: 8 << 20,
     };
-    let memory = Memory::new(1 << 20, &registry);
+    let memory = Memory::new(Budget::new(64 << 20), &registry);
     let disk = Disk::open(&options, &memory, clock.clone(), &registry, Arc::default())?;
     Ok((disk, clock))
 }

@@ -176,6 +176,7 @@ impl Bench {
             version: Version::HTTP_2,
             headers,
             content: None,
+            is_early: false,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             received: self.clock.now(),
         }

@@ -273,10 +273,20 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
     }
     let path = if plain { Cow::Borrowed(raw) } else { respell(raw)? };
     let suspect = dotted || !plain;
-    if suspect && path.split('/').any(|segment| matches!(segment, "." | "..")) {
+    if suspect && path.split('/').any(is_dot_segment) {
         return Err(PathError::DotSegment);
     }
     Ok(path)
+}
+
+/// Whether a segment of a canonical path means another place (RFC 3986 section 5.2.4). Some servers take what follows a
+/// semicolon off a segment before they look.
+fn is_dot_segment(segment: &str) -> bool {
+    if !segment.starts_with('.') {
+        return false;
+    }
+    let name = segment.split(';').next().unwrap_or_default();
+    matches!(name.split("%3B").next(), Some("." | ".."))
 }
 
 /// The key of the object that a canonical path names in a bucket: decoded, without the leading slash.
@@ -495,6 +505,9 @@ mod tests {
             "/%2e",
             "/%2e./",
             "/a/%2E%2e/b",
+            "/a/..;/b",
+            "/a/..%3bx/b",
+            "/.;",
         ] {
             check(dots, PathError::DotSegment);
         }

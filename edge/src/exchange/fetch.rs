@@ -60,7 +60,7 @@ impl Arriving {
     /// A reader at the body's start; `None` when that is gone.
     pub fn reader(&self) -> Option<Reader> {
         if let Some(large) = &self.large {
-            return Some(large.reader());
+            return large.reader();
         }
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
         own.or_else(|| self.joiner.join())
@@ -290,8 +290,10 @@ impl Exchange {
         if let Some(why) = not_stored {
             self.metrics().not_stored.inc(why);
         }
-        let allowance = allowance.ok();
-        let (mut writer, joiner) = inflight::open(length, allowance);
+        let Some((mut writer, joiner)) = self.open(length, allowance.ok()) else {
+            drop(body);
+            return self.hold_failure(leader, over_budget()).await;
+        };
         let own = not_stored.and_then(|_| joiner.join());
         let arriving = Arc::new(Arriving {
             head: Arc::clone(&head),
@@ -327,15 +329,21 @@ impl Exchange {
         }
     }
 
+    /// Opens a body that is kept within `allowance`, or else streams past; `None` when there is no room even for that.
+    fn open(&self, length: Option<u64>, allowance: Option<Reservation>) -> Option<(Writer, Joiner)> {
+        if allowance.is_some() {
+            return Some(inflight::open(length, allowance));
+        }
+        let room = self.cache.budget.stream(length)?;
+        Some(inflight::past(length, room))
+    }
+
     /// What may be kept of a body of this length, or why nothing.
     fn allowance(&self, length: Option<u64>) -> Result<Reservation, NotStored> {
         let length = length
             .filter(|length| *length <= self.cache.object_bytes_max)
             .ok_or(NotStored::TooLarge)?;
-        self.cache
-            .budget
-            .reserve(length, length)
-            .ok_or(NotStored::OverBudget)
+        self.cache.budget.arriving(length).ok_or(NotStored::OverBudget)
     }
 
     /// Stores a body that has come, if it is all there, and then ends it for those who follow it: whoever sees its end
@@ -405,6 +413,14 @@ fn settle(
 /// What is said of a new body that broke while something stale is served.
 pub(super) fn broken() -> origin::Error {
     origin::Error::new(origin::error::Kind::HttpResponseIncomplete, "the body broke")
+}
+
+/// What is said when the memory cap has no room left for another body on its way: to be asked again in a second.
+pub(super) fn over_budget() -> origin::Error {
+    origin::Error::new(
+        origin::error::Kind::ConnectionLimitReached,
+        "bodies on their way take all the memory there is for them",
+    )
 }
 
 /// What is said of an origin that takes its time while something stale is served.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::cache::store::Budget;
+use crate::cache::store::{Budget, Reservation};
 use crate::origin::{self, Error};
 
 /// How much of a body without a length is read before its head goes on.
@@ -15,6 +15,8 @@ const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Incoming {
     begun: VecDeque<Bytes>,
+    /// What was read ahead counts until it has gone on.
+    room: Option<Reservation>,
     body: origin::Body,
 }
 
@@ -28,32 +30,32 @@ impl Incoming {
         budget: &Budget,
     ) -> Result<(Self, Option<u64>), Error> {
         let mut begun = VecDeque::new();
-        if length.is_some() || matches!(body, origin::Body::Empty) {
-            return Ok((Self { begun, body }, Some(length.unwrap_or(0))));
-        }
-        if !read_ahead {
-            return Ok((Self { begun, body }, None));
-        }
-        let ahead = AHEAD_BYTES_MAX.min(budget.capacity() / 4);
-        let Some(_room) = budget.reserve(ahead, ahead) else {
-            return Ok((Self { begun, body }, None));
-        };
+        let is_empty = matches!(body, origin::Body::Empty);
+        let wanted = read_ahead && length.is_none() && !is_empty;
+        let ahead = AHEAD_BYTES_MAX.min(budget.capacity() / 16);
+        let room = wanted.then(|| budget.keep(ahead, ahead)).flatten();
+        let mut length = length.or(is_empty.then_some(0));
         let mut read = 0;
-        while read < ahead {
-            let Some(chunk) = body.chunk().await.transpose()? else {
-                return Ok((Self { begun, body }, Some(read)));
-            };
-            read += chunk.len() as u64;
-            begun.push_back(chunk);
+        while room.is_some() && length.is_none() && read < ahead {
+            match body.chunk().await.transpose()? {
+                None => length = Some(read),
+                Some(chunk) => {
+                    read += chunk.len() as u64;
+                    begun.push_back(chunk);
+                }
+            }
         }
-        Ok((Self { begun, body }, None))
+        Ok((Self { begun, room, body }, length))
     }
 
     /// The next chunk; `None` at a clean end.
     pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
         match self.begun.pop_front() {
             Some(chunk) => Some(Ok(chunk)),
-            None => self.body.chunk().await,
+            None => {
+                self.room = None;
+                self.body.chunk().await
+            }
         }
     }
 }

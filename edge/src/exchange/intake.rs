@@ -91,6 +91,8 @@ pub fn judge(
     // A part is kept by the law of the whole (RFC 9111 section 3.3).
     let lawful = part.map_or(status, |_| StatusCode::OK);
     let verdict = match &vary {
+        // The range is no part of the key, so what is only said of the range is for nobody else: a 416 above all.
+        _ if order.range.is_some() && may_be_of_range(lawful) => Err(NotStored::Partial),
         Ok(_) => storability::storable(&facts, lawful, &headers, &directives, lifetimes, settings.terms),
         Err(why) => Err(*why),
     };
@@ -151,6 +153,12 @@ fn device(asked: &HeaderMap) -> Option<&[u8]> {
 fn part_of(order: &Order, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Option<Part> {
     let wanted = status == StatusCode::PARTIAL_CONTENT && order.site.settings().relays;
     wanted.then(|| Part::from_fields(headers, length)).flatten()
+}
+
+/// Whether an answer may be an error because of the range that was asked for.
+fn may_be_of_range(status: StatusCode) -> bool {
+    let is_error = status.is_client_error() || status.is_server_error();
+    is_error && !matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
 /// `stored` after the origin confirmed it with the fields `news` (RFC 9111 3.2, 4.3.4), and whether it may stay stored. Its forms

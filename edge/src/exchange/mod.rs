@@ -8,6 +8,7 @@ pub mod asks;
 mod confirm;
 pub mod error;
 pub mod fetch;
+mod fill;
 mod head;
 mod incoming;
 mod inspect;
@@ -22,8 +23,10 @@ mod parts;
 pub mod recode;
 pub mod record;
 mod relay;
+mod released;
 pub mod respond;
 mod revalidate;
+mod rollout;
 pub mod select;
 mod tier;
 pub mod warm;
@@ -72,6 +75,7 @@ pub struct Exchange {
     routes: ArcSwap<Routes>,
     cache: Cache,
     forms: recode::Forms,
+    blobs: fill::Blobs,
     purge_method: PurgeMethod,
     challenges: Challenges,
     sinks: Arc<Sinks>,
@@ -106,6 +110,7 @@ impl Exchange {
             routes: ArcSwap::from_pointee(parts.routes),
             cache: parts.cache,
             forms,
+            blobs: fill::Blobs::default(),
             purge_method: parts.purge_method,
             challenges: parts.challenges,
             sinks: parts.sinks,
@@ -147,6 +152,9 @@ impl Exchange {
 
     /// Answers a request: at once, when memory has what it asks for.
     pub fn run(self: &Arc<Self>, request: Request) -> Answering {
+        if request.is_early && !message::may_come_twice(&request) {
+            return Answering::Now(self.fail(request, None, Failure::TooEarly));
+        }
         if request.target.path() == READY_PATH {
             return Answering::Now(self.ready(request));
         }
@@ -163,6 +171,11 @@ impl Exchange {
             Ok(sought) => sought,
             Err(why) => return Answering::Now(self.fail(request, Some(site), Failure::BadPath(why))),
         };
+        if site.settings().releases.is_some() {
+            let (exchange, site, key) = (Arc::clone(self), Arc::clone(site), sought.to_key());
+            let routed = Routed { routes, site, key };
+            return Answering::later(async move { exchange.released(request, &routed).await });
+        }
         let place = Place {
             rule: site.rule(sought.path()),
             routes: &routes,
@@ -221,6 +234,10 @@ impl Exchange {
                 }
                 self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate))
                     .await
+            }
+            // RFC 8470 5.1: nothing goes to an origin before the handshake is over, so nothing has to say that it does.
+            Lookup::Forward { .. } if request.is_early => {
+                self.fail(request, Some(&routed.site), Failure::TooEarly)
             }
             Lookup::Forward {
                 why,
@@ -386,7 +403,8 @@ impl Exchange {
         .await
     }
 
-    /// Of a body too large to be kept, only the range that was asked for. The whole, if that fails.
+    /// Of a body too large to be kept, only the range that was asked for. The whole, if that fails, or if the range is one of
+    /// another version than the one that the client's conditions were weighed against.
     async fn fetch_range(
         self: &Arc<Self>,
         mut order: Order,
@@ -396,7 +414,11 @@ impl Exchange {
     ) -> Arc<Arriving> {
         order.range = Some(range);
         match self.fetch_alone(order, request).await {
-            Fetched::Arriving(part) if part.head.status == StatusCode::PARTIAL_CONTENT => part,
+            Fetched::Arriving(part)
+                if part.head.status == StatusCode::PARTIAL_CONTENT && part.head.is_of(&whole.head) =>
+            {
+                part
+            }
             _ => whole,
         }
     }

@@ -99,6 +99,7 @@ impl Exchange {
             client: refused.client,
             received: refused.received,
             content: None,
+            is_early: false,
         };
         self.fail(request, None, failure)
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 
@@ -18,7 +18,7 @@ use super::order::Order;
 use crate::cache::epoch::Standing;
 use crate::cache::policy::partial::{self, Part};
 use crate::cache::policy::validation;
-use crate::cache::store::{Head, StoredResponse};
+use crate::cache::store::{Budget, Head, StoredResponse};
 use crate::origin::{Answer, AskedRange};
 
 /// The range that the origin is asked for in place of the whole, where nothing is stored. With If-Range the whole might
@@ -112,7 +112,8 @@ impl Exchange {
         };
         let entry = self.cache.memory.find(&order.key);
         let held = entry.iter().flat_map(|entry| entry.variants()).find(belongs);
-        held.and_then(|held| joined(held, &new, self.cache.object_bytes_max))
+        let bytes_max = self.cache.object_bytes_max;
+        held.and_then(|held| joined(held, &new, bytes_max, &self.cache.budget))
             .unwrap_or(new)
     }
 }
@@ -122,8 +123,13 @@ fn in_memory(stored: &StoredResponse) -> Option<&Bytes> {
     stored.own_form()?.body.in_memory()
 }
 
-/// Two parts in one, if they touch and are not too long together.
-fn joined(old: &StoredResponse, new: &StoredResponse, bytes_max: u64) -> Option<StoredResponse> {
+/// Two parts in one, if they touch and are not too long together, and there is room for both and the one.
+fn joined(
+    old: &StoredResponse,
+    new: &StoredResponse,
+    bytes_max: u64,
+    budget: &Budget,
+) -> Option<StoredResponse> {
     let joined = new.head.part?.join(&old.head.part?)?;
     if joined.part.length > bytes_max {
         return None;
@@ -134,7 +140,9 @@ fn joined(old: &StoredResponse, new: &StoredResponse, bytes_max: u64) -> Option<
         false => (old_body, new_body),
     };
     let skipped = usize::try_from(joined.overlap).ok()?.min(behind.len());
-    let mut body = BytesMut::with_capacity(front.len() + behind.len() - skipped);
+    let length = front.len() + behind.len() - skipped;
+    let room = budget.keep(length as u64, length as u64)?;
+    let mut body = Vec::with_capacity(length);
     body.extend_from_slice(front);
     body.extend_from_slice(behind.get(skipped..)?);
     let mut head = (*new.head).clone();
@@ -148,7 +156,7 @@ fn joined(old: &StoredResponse, new: &StoredResponse, bytes_max: u64) -> Option<
     let head = Arc::new(head);
     Some(StoredResponse::new(
         Arc::clone(&head),
-        intake::own_form(&head, body.freeze()),
+        intake::own_form(&head, room.hold(body)),
     ))
 }
 

@@ -11,14 +11,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::select::Subject;
 use super::{Exchange, intake};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::key::Key;
-use crate::cache::store::{Content, Form, Head};
+use crate::cache::store::{Content, Form, Head, Reservation};
 use crate::representation::coding::Coding;
 use crate::representation::encoder::{Decoder, Encoder, Quality};
 
@@ -39,6 +39,19 @@ const WAITED_FOR_BYTES: u64 = 64 * 1024;
 
 /// Bodies above this many bytes keep their fast form.
 const IMPROVED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What gzip takes, either way.
+const GZIP_BYTES: u64 = 384 * 1024;
+
+/// What another coder of the fast quality takes by itself...
+const CODER_BYTES: u64 = 1024 * 1024;
+
+/// ...and besides for as much content as it has seen, at most.
+const CODER_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What the best quality takes by itself, and for each byte of content: it looks for all that ever matched.
+const BEST_BYTES: u64 = 8 * 1024 * 1024;
+const BEST_BYTES_EACH: u64 = 12;
 
 /// The content that a coder takes at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -84,6 +97,11 @@ impl Forms {
 }
 
 impl Exchange {
+    /// Leave to compute a coded form. Held while computing.
+    pub(super) async fn coder(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.forms.coders.acquire().await.ok()
+    }
+
     /// The form of `subject` in `coding`; `None` when too many are in the making.
     pub(super) async fn follow_form(
         self: &Arc<Self>,
@@ -99,16 +117,17 @@ impl Exchange {
         if source_bytes.is_none_or(|bytes| bytes > WAITED_FOR_BYTES) {
             return Some(Following::Reader(reader));
         }
-        let mut body = BytesMut::new();
+        let mut body = Vec::new();
         while let Some(chunk) = reader.chunk().await {
             body.extend_from_slice(&chunk.ok()?);
         }
+        if let Some(form) = self.made(key, head.id, coding) {
+            return Some(Following::Made(form));
+        }
+        let body = self.cache.budget.count(body.len() as u64).hold(body);
         let suffix = suffix(coding);
         Some(Following::Made(Arc::new(intake::form(
-            &head,
-            coding,
-            suffix,
-            body.freeze(),
+            &head, coding, suffix, body,
         ))))
     }
 
@@ -134,19 +153,22 @@ impl Exchange {
             self.metrics().forms_skipped.inc();
             return None;
         }
+        let Some(working) = self.working_room(coding, head.coding, length) else {
+            self.metrics().forms_skipped.inc();
+            return None;
+        };
         let source = match subject {
             Subject::Stored(stored) => match &stored.own_form()?.body {
                 Content::Memory(bytes) => Source::Whole(bytes.clone()),
-                Content::Disk(on_disk) => Source::Arriving(self.read_from_disk(key, &head, "", on_disk)),
+                Content::Disk(on_disk) => Source::Arriving(self.read_from_disk(key, &head, "", on_disk)?),
             },
             Subject::Arriving(arriving) => Source::Arriving(arriving.reader()?),
         };
-        let allowance = if kept {
-            self.cache.budget.reserve(0, self.cache.object_bytes_max)
+        let (writer, joiner) = if kept {
+            inflight::open(None, self.cache.budget.keep(0, self.cache.object_bytes_max))
         } else {
-            None
+            inflight::past(None, self.cache.budget.stream(None)?)
         };
-        let (writer, joiner) = inflight::open(None, allowance);
         let reader = joiner.join()?;
         jobs.insert((head.id, coding), joiner);
         drop(jobs);
@@ -155,6 +177,7 @@ impl Exchange {
             key: key.clone(),
             head,
             coding,
+            _working: working,
         };
         self.drain.spawn_on(
             &self.control,
@@ -162,6 +185,17 @@ impl Exchange {
             async move { job.run(source, writer).await },
         );
         Some((length, reader))
+    }
+
+    /// Room for a coder of `length` bytes, if that is known: its tables, and a window that grows with what it has seen.
+    fn working_room(&self, to: Coding, from: Coding, length: Option<u64>) -> Option<Reservation> {
+        let window = length.map_or(CODER_WINDOW_BYTES, |length| length.min(CODER_WINDOW_BYTES));
+        let bytes = match (to, from) {
+            (Coding::Gzip, _) | (Coding::Identity, Coding::Gzip) => GZIP_BYTES,
+            (Coding::Identity, _) => CODER_WINDOW_BYTES,
+            (Coding::Br | Coding::Zstd, _) => CODER_BYTES + window,
+        };
+        self.cache.budget.reserve(bytes, bytes)
     }
 }
 
@@ -187,6 +221,7 @@ struct Job {
     key: Key,
     head: Arc<Head>,
     coding: Coding,
+    _working: Reservation,
 }
 
 impl Job {
@@ -350,7 +385,12 @@ impl Improvement {
         let Some(mut encoder) = Encoder::new(self.coding, Quality::Best) else {
             return Ok(());
         };
-        let mut body = BytesMut::new();
+        // Without room for it the fast form stays.
+        let working = BEST_BYTES + BEST_BYTES_EACH * own.len() as u64;
+        let Some(working) = exchange.cache.budget.keep(working, working) else {
+            return Ok(());
+        };
+        let mut body = Vec::new();
         for piece in own.chunks(PIECE_BYTES) {
             let began = exchange.clock.now();
             body.extend_from_slice(&encoder.write(piece)?);
@@ -358,7 +398,7 @@ impl Improvement {
         }
         body.extend_from_slice(&encoder.finish()?);
         let (suffix, body) = if body.len() < fast_body.len() {
-            (self.coding.suffix(Quality::Best), body.freeze())
+            (self.coding.suffix(Quality::Best), working.hold(body))
         } else {
             (fast.suffix, fast_body.clone())
         };

@@ -104,6 +104,13 @@ impl Record {
         }
     }
 
+    /// Notes the name of a coding that only releases have.
+    pub fn set_coding_token(&mut self, token: &'static str) {
+        if let Then::Write(write) = &mut self.0 {
+            write.coding = token;
+        }
+    }
+
     /// Writes the exchange down: `sent` bytes of the body left.
     pub fn finish(self: Box<Self>, sent: u64, end: End) {
         let write = match self.0 {

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::oneshot;
 
 use super::error::{self, Failure};
+use super::fetch;
 use super::message::{Body, Request, Response, Scheme};
 use super::record::Record;
 use super::{Exchange, respond};
@@ -116,7 +117,11 @@ impl Exchange {
             let answered = (answer.status, &answer.headers);
             exchange.invalidate(&site, &key, (&method, &host), answered).await;
             let is_empty = matches!(answer.body, origin::Body::Empty);
-            let (writer, joiner) = inflight::open(answer.length.filter(|_| !is_empty), None);
+            let length = answer.length.filter(|_| !is_empty);
+            let Some(room) = exchange.cache.budget.stream(length) else {
+                return drop(tell.send(Err(fetch::over_budget())));
+            };
+            let (writer, joiner) = inflight::past(length, room);
             let relayed = Relayed {
                 status: answer.status,
                 fields: answer.headers,

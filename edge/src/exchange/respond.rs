@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::answer::{self, Answer, arriving_answer, evaluate, is_missing, missing, whole};
 use super::asks::Asks;
+use super::fetch::Arriving;
 use super::message::{Body, Request, Response, Scheme};
 use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
@@ -183,7 +184,10 @@ impl Exchange {
         };
         let reader = match request.method {
             Method::HEAD => None,
-            _ => Some(self.read_from_disk(&place.key(request)?, head, form.suffix, on_disk)),
+            _ => {
+                let reader = self.read_from_disk(&place.key(request)?, head, form.suffix, on_disk);
+                Some(reader.ok_or(error::Failure::OverBudget)?)
+            }
         };
         let fields = answer::form_fields(head, form);
         let etag = form.etag.as_ref();
@@ -230,7 +234,7 @@ impl Exchange {
     }
 
     /// The fields that each answer gets anew, and those of the site where it has them not yet.
-    fn finish_fields(
+    pub(super) fn finish_fields(
         &self,
         answer: &mut Answer,
         request: &Request,
@@ -325,7 +329,7 @@ fn as_it_comes(request: &Request, place: Place<'_>, subject: &Subject) -> Result
     }
     let reader = match request.method {
         Method::HEAD => None,
-        _ => Some(arriving.reader().ok_or_else(error::no_origin)?),
+        _ => Some(arriving.reader().ok_or_else(|| unreadable(arriving))?),
     };
     let etag = head.etag.as_ref();
     Ok(arriving_answer(
@@ -389,6 +393,14 @@ impl Place<'_> {
         self.site
             .key(request.target.path(), request.target.query())
             .map_err(error::Failure::BadPath)
+    }
+}
+
+/// Why there is no reader of an arriving body.
+fn unreadable(arriving: &Arriving) -> error::Failure {
+    match arriving.goes_to_disk() {
+        true => error::Failure::OverBudget,
+        false => error::no_origin(),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::cache::epoch::Standing;
 use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
 use crate::cache::store::disk::{Fill, Loaded, Unreadable};
-use crate::cache::store::{Content, Disk, Form, Head, OnDisk, StoredResponse};
+use crate::cache::store::{Content, Disk, Form, Head, OnDisk, Reservation, StoredResponse};
 use crate::origin::{Ask, AskedRange};
 
 /// What is on its way from the disk to memory, by key: it is read once, however many ask.
@@ -27,6 +27,12 @@ pub type Promotions = Collapse<(), bool, ()>;
 
 /// A range that begins so far beyond what has come of a large body is asked for alone, instead of waiting for it.
 const FAR_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What a body on its way to the disk takes of the memory: the pieces that its connection holds, and those to be written.
+const FILL_BYTES: u64 = 1536 * 1024;
+
+/// What a body that is read from the disk takes: its window, and the piece that was read last.
+const READ_BYTES: u64 = 512 * 1024;
 
 impl Exchange {
     /// Gives a response that has just been stored, or confirmed, to the disk.
@@ -90,7 +96,8 @@ impl Exchange {
         restored
     }
 
-    fn revive(&self, loaded: Loaded) -> StoredResponse {
+    /// What was found on the disk, as it would stand in memory.
+    pub(super) fn revive(&self, loaded: Loaded) -> StoredResponse {
         let mut head = loaded.head;
         head.id = self.next_id();
         let head = Arc::new(head);
@@ -106,14 +113,18 @@ impl Exchange {
         stored
     }
 
-    /// A reader of a body on the disk, which begins where it is first asked to.
+    /// A reader of a body on the disk, which begins where it is first asked to. `None` when there is no room for it.
     pub(super) fn read_from_disk(
         self: &Arc<Self>,
         key: &Key,
         head: &Arc<Head>,
         suffix: &'static str,
         on_disk: &OnDisk,
-    ) -> Reader {
+    ) -> Option<Reader> {
+        let room = on_disk
+            .length()
+            .map_or(READ_BYTES, |length| length.min(READ_BYTES));
+        let room = self.cache.budget.reserve(room, room)?;
         let source = DiskSource {
             exchange: Arc::clone(self),
             key: key.clone(),
@@ -121,20 +132,25 @@ impl Exchange {
             is_own: suffix.is_empty(),
             on_disk: on_disk.clone(),
         };
-        inflight::lazy(on_disk.length(), move |writer, first, length| {
-            let (drain, control) = (source.exchange.drain.clone(), source.exchange.control.clone());
-            drain.spawn_on(&control, "disk-body", source.pump(writer, first, length));
-        })
+        Some(inflight::lazy(
+            on_disk.length(),
+            Some(room),
+            move |writer, first, length| {
+                let (drain, control) = (source.exchange.drain.clone(), source.exchange.control.clone());
+                drain.spawn_on(&control, "disk-body", source.pump(writer, first, length));
+            },
+        ))
     }
 
     /// Room on the disk for a body that is too large for memory. Only for one that could be taken up again by its entity
     /// tag: else a fault of the disk would break the answer.
-    pub(super) async fn room_on_disk(&self, head: &Head, length: Option<u64>) -> Option<Fill> {
+    pub(super) async fn room_on_disk(&self, head: &Head, length: Option<u64>) -> Option<(Fill, Reservation)> {
         let disk = self.cache.disk.as_ref()?;
         if head.status != StatusCode::OK || head.part.is_some() || !is_strong(head.etag.as_ref()) {
             return None;
         }
-        disk.fill(length).await
+        let room = self.cache.budget.reserve(FILL_BYTES, FILL_BYTES)?;
+        Some((disk.fill(length).await?, room))
     }
 
     /// Takes a large body in: everybody follows what has come to the disk, and it is stored when it came whole.
@@ -143,7 +159,7 @@ impl Exchange {
         order: Order,
         head: Arc<Head>,
         (mut body, length): (Incoming, Option<u64>),
-        mut fill: Fill,
+        (mut fill, _room): (Fill, Reservation),
         mut leader: Leading,
     ) {
         let large = Large {
@@ -228,7 +244,7 @@ pub(super) struct Large {
 
 impl Large {
     /// A reader of it.
-    pub(super) fn reader(&self) -> Reader {
+    pub(super) fn reader(&self) -> Option<Reader> {
         self.exchange
             .read_from_disk(&self.key, &self.head, "", &self.body)
     }

@@ -7,13 +7,16 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
 use crate::clock::Timestamp;
 use crate::exchange::Refused;
 use crate::exchange::error::{BadRequest, Failure};
 use crate::exchange::message::{Request, Scheme};
 use crate::fields::hop;
+
+/// Says that a node before this one took the request before its handshake was over (RFC 8470 section 5.1).
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// What is known about a request besides its head.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,8 @@ pub struct Arrival {
     pub has_content: bool,
     /// Whether the head says two things of its content's length. The parser forgets one of them.
     pub is_ambiguous: bool,
+    /// Whether it came before the handshake was over.
+    pub is_early: bool,
 }
 
 /// The limits that are checked here.
@@ -311,6 +316,8 @@ fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>, present:
         headers.remove(header::HOST);
     }
     let target = head.uri.into_parts().path_and_query;
+    // RFC 8470 section 5.1: whatever its value is.
+    let is_early = arrival.is_early || headers.remove(EARLY_DATA).is_some();
     Request {
         method: head.method,
         scheme: arrival.scheme,
@@ -321,6 +328,7 @@ fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>, present:
         client: arrival.client,
         received: arrival.received,
         content: None,
+        is_early,
     }
 }
 
@@ -370,6 +378,7 @@ mod tests {
             received: Timestamp::from_unix_seconds(1),
             has_content,
             is_ambiguous: false,
+            is_early: false,
         }
     }
 

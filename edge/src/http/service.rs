@@ -84,6 +84,7 @@ impl<A: Answer> Visit<A> {
             received: self.clock.now(),
             has_content: !content.is_end_stream(),
             is_ambiguous: self.pulse.is_ambiguous(),
+            is_early: self.pulse.is_early(),
         };
         let end = End::default();
         let asked = Asked {

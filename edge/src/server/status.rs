@@ -77,7 +77,7 @@ fn cache(exchange: &Exchange) -> Value {
         "disk": disk,
         "entries": cache.memory.entries(),
         "bytes": cache.memory.bytes(),
-        "bytes_in_flight": cache.budget.used(),
+        "bytes_in_flight": cache.budget.used().saturating_sub(cache.memory.bytes()),
         "bytes_in_flight_max": cache.budget.capacity(),
         "fetches": cache.flights.len(),
         "purges": cache.epochs.last().number(),

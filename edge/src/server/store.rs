@@ -11,24 +11,23 @@ use crate::{config, exchange};
 const PROMOTED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 impl Ground {
-    /// The memory cap, split once: a quarter for bodies in flight, the rest for what is stored. The disk tier below it, if
-    /// it can be had; the node serves without it when not.
+    /// The memory cap, of which the memory tier takes its share and everything else on its way the rest. The disk tier below
+    /// it, if it can be had; the node serves without it when not.
     pub(super) fn cache(&self, config: &config::Cache) -> exchange::Cache {
-        let in_flight = config.memory_bytes / 4;
-        let budget = Budget::new(in_flight);
-        let shown = budget.clone();
+        let budget = Budget::new(config.memory_bytes);
+        let memory = Memory::new(budget.clone(), &self.registry);
+        let (shown, stored) = (budget.clone(), memory.clone());
         self.registry.gauge_fn(
             "edge_cache_in_flight_bytes",
-            "Bytes held by bodies in flight.",
-            move || shown.used() as f64,
+            "Bytes of the memory cap that are held by something other than the memory tier: bodies on their way, slow readers, coders.",
+            move || shown.used().saturating_sub(stored.bytes()) as f64,
         );
-        let memory = Memory::new(config.memory_bytes - in_flight, &self.registry);
-        let object_bytes_max = config.object_bytes_max.min(in_flight);
+        let object_bytes_max = config.object_bytes_max.min(config.memory_bytes / 4);
         let disk = config.disk.as_ref().and_then(|disk| {
             let options = disk::Options {
                 path: &disk.path,
                 size: disk.size_bytes,
-                promoted_max: object_bytes_max.min(PROMOTED_BYTES_MAX),
+                promoted_max: (config.memory_bytes / 32).min(PROMOTED_BYTES_MAX),
             };
             let opened = Disk::open(
                 &options,

@@ -162,6 +162,7 @@ pub(crate) mod tests {
             x_cache: false,
             cache_status_key: false,
             purge_method: false,
+            releases: None,
         }
     }
 

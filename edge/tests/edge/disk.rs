@@ -321,6 +321,73 @@ async fn a_disk_that_fills_up_fails_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_holds_up_no_answer_from_memory_and_fails_none() {
+    let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
+    bucket.put("hot.js", "script", "max-age=600").await;
+    bucket.put("cold.bin", body(4, LARGE), "max-age=600").await;
+    let edge = start(&bucket, folder.path()).await;
+    assert_eq!(edge.get("/hot.js", &[]).await.text(), "script");
+    assert!(edge.get("/cold.bin", &[]).await.body == body(4, LARGE));
+    settle(&edge).await;
+    let disk = edge.exchange().cache().disk.clone().unwrap();
+    for op in [Op::Write, Op::Read, Op::Open] {
+        disk.faults().add(DiskFault {
+            op,
+            name: "",
+            failing: Failing::Hang,
+            after: 0,
+            times: u32::MAX,
+        });
+    }
+    // More than its queue takes: what is beyond is left out, and nobody waits for it.
+    for n in 0..20 {
+        let name = format!("{n}.png");
+        bucket.put(&name, body(n, 100_000), "max-age=600").await;
+        assert!(
+            edge.get(&format!("/{name}"), &[]).await.body == body(n, 100_000),
+            "{n}"
+        );
+        let hit = edge.get("/hot.js", &[]).await;
+        assert!(status(&hit).contains("; hit"), "{}", status(&hit));
+    }
+    assert!(edge.metric("edge_disk_skipped_total{reason=\"queue-full\"}") > 0);
+    // What only the disk has is taken from the origin when the disk does not answer.
+    let cold = edge.get("/cold.bin", &[]).await;
+    assert!(cold.status == 200 && cold.body == body(4, LARGE));
+    let hit = edge.get("/hot.js", &[]).await;
+    assert!(status(&hit).contains("; hit"), "{}", status(&hit));
+    disk.faults().clear();
+    settle(&edge).await;
+    assert!(edge.get("/cold.bin", &[]).await.body == body(4, LARGE));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_in_place_of_a_file_of_the_cache_is_a_miss() {
+    let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
+    bucket.put("large.bin", body(3, LARGE), "max-age=600").await;
+    bucket.put("small.js", "script", "max-age=600").await;
+    let edge = start(&bucket, folder.path()).await;
+    edge.get("/large.bin", &[]).await;
+    edge.get("/small.js", &[]).await;
+    settle(&edge).await;
+    edge.stop().await;
+    for ending in [".log", ".body"] {
+        for file in files(folder.path(), ending) {
+            std::fs::remove_file(&file).unwrap();
+            std::fs::create_dir(&file).unwrap();
+        }
+    }
+    let edge = start(&bucket, folder.path()).await;
+    for _ in 0..2 {
+        assert!(edge.get("/large.bin", &[]).await.body == body(3, LARGE));
+        assert_eq!(edge.get("/small.js", &[]).await.text(), "script");
+        settle(&edge).await;
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_cannot_be_used_leaves_a_node_that_serves_from_memory() {
     let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
     bucket.put("a.js", "script", "max-age=600").await;

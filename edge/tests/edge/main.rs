@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod cache_commands;
 mod caching;
 mod certificates;
 mod client;
@@ -18,11 +19,14 @@ mod disk;
 mod door;
 mod door_h1;
 mod door_h2;
+mod early;
 mod keys;
+mod large;
 mod operator;
 mod origin_http;
 mod origin_s3;
 mod purging;
+mod releases;
 mod scripted;
 mod stale;
 mod stop;

@@ -8,7 +8,7 @@ use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
-use super::StoredResponse;
+use super::{Budget, StoredResponse};
 use crate::cache::key::Key;
 use crate::telemetry::metrics::{Family, Label, Registry};
 
@@ -26,25 +26,32 @@ impl Entry {
     }
 
     fn bytes(&self, key: &Key) -> u64 {
-        self.0.iter().map(|stored| stored.bytes()).sum::<u64>() + key.as_str().len() as u64 + 256
+        self.0.iter().map(|stored| stored.bytes()).sum::<u64>() + place_bytes(key)
     }
+}
+
+/// What the place of an entry takes besides the responses.
+fn place_bytes(key: &Key) -> u64 {
+    key.as_str().len() as u64 + 256
 }
 
 /// The memory tier. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Memory {
     cache: Cache<Key, Entry, Hashed>,
+    budget: Budget,
 }
 
 impl Memory {
-    /// A store of at most `bytes_max` bytes.
-    pub fn new(bytes_max: u64, registry: &Registry) -> Self {
+    /// A store that takes its share of `budget`. The bodies that it is given carry their reservation; the rest of a response
+    /// is counted here.
+    pub fn new(budget: Budget, registry: &Registry) -> Self {
         let removed: Family<Removal> = registry.family(
             "edge_cache_removed_total",
             "Entries that left the memory tier, by cause.",
         );
         let cache = Cache::builder()
-            .max_capacity(bytes_max)
+            .max_capacity(Budget::stored_share(budget.capacity()))
             .weigher(|key: &Key, entry: &Entry| u32::try_from(entry.bytes(key)).unwrap_or(u32::MAX))
             .eviction_listener(move |_, _, cause| removed.inc(Removal::of(cause)))
             .build_with_hasher(Hashed);
@@ -59,7 +66,12 @@ impl Memory {
             "Keys stored in the memory tier.",
             move || entries.entry_count() as f64,
         );
-        Self { cache }
+        Self { cache, budget }
+    }
+
+    /// The budget that it takes its share of.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// What is stored under `key`.
@@ -72,6 +84,7 @@ impl Memory {
 
     /// Stores `response` under `key`, in place of those it `replaces` (the same bucket and the same Vary).
     pub fn insert(&self, key: &Key, response: Arc<StoredResponse>) {
+        response.count(&self.budget, place_bytes(key));
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let overtaken = |old: &Arc<StoredResponse>| {
@@ -96,6 +109,7 @@ impl Memory {
     /// Puts a response that was found on disk beside what is stored under `key`, unless its like is there already: that is
     /// as new, or newer.
     pub fn restore(&self, key: &Key, response: Arc<StoredResponse>) {
+        response.count(&self.budget, place_bytes(key));
         self.cache.entry(key.clone()).and_compute_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let held = held.as_ref().map(Entry::variants).unwrap_or_default();
@@ -129,7 +143,9 @@ impl Memory {
             }
             let changed = |stored: &Arc<StoredResponse>| {
                 if stored.head.id == id {
-                    Arc::new(change(stored))
+                    let changed = Arc::new(change(stored));
+                    changed.count(&self.budget, place_bytes(key));
+                    changed
                 } else {
                     Arc::clone(stored)
                 }

@@ -7,15 +7,15 @@ mod budget;
 pub mod disk;
 mod memory;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-pub use budget::{Budget, Reservation};
+pub use budget::{Budget, Reservation, STREAM_BYTES};
 pub use disk::{Disk, OnDisk};
 pub use memory::{Entry, Memory};
 
@@ -72,6 +72,11 @@ impl Head {
     /// The age at `now` (RFC 9111 section 4.2.3).
     pub fn age(&self, now: Timestamp) -> Duration {
         freshness::current_age(self.initial_age, self.response_time, now)
+    }
+
+    /// Whether both are of the same version, as far as the origin says.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.etag == other.etag && self.last_modified == other.last_modified
     }
 
     /// Whether a request with these fields may be answered with it (RFC 9111 section 4.1).
@@ -172,6 +177,8 @@ pub struct StoredResponse {
     vetted: AtomicU64,
     /// Whether the disk tier has been given this response, or it came from there.
     offered: AtomicBool,
+    /// What it takes besides its bodies, from when it is stored.
+    counted: OnceLock<Reservation>,
 }
 
 impl StoredResponse {
@@ -188,7 +195,17 @@ impl StoredResponse {
             forms,
             vetted,
             offered: AtomicBool::new(false),
+            counted: OnceLock::new(),
         }
+    }
+
+    /// Counts what it takes besides its bodies, which count by themselves, for as long as anybody holds it.
+    /// `beside` is what its place in the store takes.
+    pub(super) fn count(&self, budget: &Budget, beside: u64) {
+        let bodies = self.forms.iter().filter_map(|form| form.body.in_memory());
+        let bodies: usize = bodies.map(Bytes::len).sum();
+        self.counted
+            .get_or_init(|| budget.count(self.bytes().saturating_sub(bodies as u64) + beside));
     }
 
     /// Whether the disk tier has been given this response, or it came from there.

@@ -232,7 +232,7 @@ impl Fill {
         }
         self.inner.shared.metrics.writes.inc(Written::Body);
         self.growth.send_modify(|growth| growth.end = Ending::Whole);
-        let owner = (super::shared::fingerprint(key), super::writer::variant(head));
+        let owner = (super::shared::fingerprint(key), super::draft::variant(head));
         Some(OnDisk::new(
             Disk(Arc::clone(&self.inner)),
             self.file,

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// What is done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Op {
 pub enum Failing {
     /// It fails with this error of the operating system.
     Error(i32),
+    /// It takes until the faults are cleared, and goes well then.
+    Hang,
     /// A write takes so many bytes, then fails with "no space left".
     Short(usize),
     /// A write takes so many bytes, and says that it took all.
@@ -64,6 +66,7 @@ pub struct Fault {
 pub struct Faults {
     armed: AtomicBool,
     plan: Mutex<Vec<Fault>>,
+    cleared: Condvar,
 }
 
 impl Faults {
@@ -79,6 +82,7 @@ impl Faults {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         plan.clear();
         self.armed.store(false, Ordering::Relaxed);
+        self.cleared.notify_all();
     }
 
     fn hit(&self, op: Op, path: &Path) -> Option<Failing> {
@@ -95,14 +99,20 @@ impl Faults {
             return None;
         }
         fault.times -= 1;
-        Some(fault.failing)
+        let failing = fault.failing;
+        if failing != Failing::Hang {
+            return Some(failing);
+        }
+        let hangs = |plan: &mut Vec<Fault>| !plan.is_empty();
+        drop(self.cleared.wait_while(plan, hangs));
+        None
     }
 
     fn check(&self, op: Op, path: &Path) -> io::Result<()> {
         match self.hit(op, path) {
             Some(Failing::Error(code)) => Err(io::Error::from_raw_os_error(code)),
             Some(Failing::Short(_) | Failing::Torn(_)) => Err(io::Error::from_raw_os_error(EIO)),
-            None => Ok(()),
+            Some(Failing::Hang) | None => Ok(()),
         }
     }
 }
@@ -225,7 +235,7 @@ impl Handle {
 
     pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         match self.faults.hit(Op::Write, &self.path) {
-            None => self.file.write_all_at(bytes, offset),
+            Some(Failing::Hang) | None => self.file.write_all_at(bytes, offset),
             Some(Failing::Error(code)) => Err(io::Error::from_raw_os_error(code)),
             Some(Failing::Short(taken)) => {
                 let taken = bytes.get(..taken).unwrap_or(bytes);

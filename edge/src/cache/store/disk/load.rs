@@ -61,6 +61,16 @@ impl Disk {
 
 fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<Loaded> {
     let shared = &inner.shared;
+    let budget = shared.memory.budget();
+    let room = |bytes: u64| {
+        let room = budget.keep(bytes, bytes);
+        if room.is_none() {
+            shared.metrics.lookups.inc(Found::Overloaded);
+        }
+        room
+    };
+    // What is read, and what is proved of it.
+    let mut held = room(2 * u64::from(slot.length))?;
     let gone = |error: &io::Error| {
         // Evicted between the index and the file: that is no damage.
         let is_gone = shared.index().live(fingerprint, slot.log, slot.offset).is_none();
@@ -88,12 +98,15 @@ fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<
             shared.index().count_read(fingerprint, slot.variant);
             return Some(streaming(inner, meta, record.body_length, fingerprint, slot));
         }
-        Kind::External => bodies::read_whole(shared, slot.body_file, record.body_length)
-            .inspect_err(gone)
-            .ok()?,
+        Kind::External => {
+            held = room(2 * record.body_length)?;
+            bodies::read_whole(shared, slot.body_file, record.body_length)
+                .inspect_err(gone)
+                .ok()?
+        }
         Kind::Gone => None,
     };
-    let loaded = body.and_then(|body| in_memory(shared, meta, Bytes::from(body)));
+    let loaded = body.and_then(|body| in_memory(shared, meta, held.hold(body)));
     if loaded.is_none() {
         shared.damaged(fingerprint, slot, Damage::Body);
     }
@@ -105,9 +118,10 @@ fn in_memory(shared: &Shared, meta: Meta, body: Bytes) -> Option<Loaded> {
     let window = |form: FormAt| {
         let first = usize::try_from(form.first).ok()?;
         let end = first.checked_add(usize::try_from(form.length).ok()?)?;
-        // A copy, so that a form that leaves memory takes its bytes with it.
-        let bytes = Bytes::copy_from_slice(body.get(first..end)?);
-        Some((form, Content::Memory(bytes)))
+        // A copy, so that a form that leaves memory takes its bytes with it. Together they take no more than was read.
+        let copy = body.get(first..end)?.to_vec();
+        let held = shared.memory.budget().count(form.length);
+        Some((form, Content::Memory(held.hold(copy))))
     };
     let forms = if let [only] = meta.forms.as_slice()
         && only.first == 0

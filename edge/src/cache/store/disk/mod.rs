@@ -16,7 +16,7 @@
 //!   after the body. After a crash the same is seen from the files.
 //! - Files do not exceed the configured size. The oldest log goes first; what was read since it was written, or is in
 //!   memory too, is written anew, up to half of the log. Large bodies that were read are put last.
-//! - One thread writes, behind a queue of 4096 responses and 32 MiB; when it is full, a response is not written, and that
+//! - One thread writes, behind a queue of 4096 responses and an eighth of the memory cap; when it is full, a response is not written, and that
 //!   is counted. Reads have four threads, and two seconds. No thread of the data plane touches a file.
 //! - While there is room everything is written at once, so that a node that starts again is not empty. Once the disk is
 //!   full, a response is written when it is asked for a second time: one-hit wonders stay away.
@@ -40,6 +40,7 @@
 //! an inode. So large bodies get files, which is what file systems are good at, and small ones share them.
 
 mod bodies;
+mod draft;
 mod evict;
 mod fill;
 mod frame;
@@ -177,7 +178,7 @@ impl Disk {
         let shared = Shared::new(io, claimed.store, limits, clock, metrics, memory.clone());
         let found = recover::recover(&shared).map_err(unusable)?;
         let shared = Arc::new(shared);
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::new(Queue::new(memory.budget().capacity()));
         let (writer, jobs) = (writer::Writer::new(Arc::clone(&shared)), Arc::clone(&queue));
         let thread = std::thread::Builder::new()
             .name("disk-write".into())
@@ -252,7 +253,7 @@ impl Disk {
         // Memory has a newer response than the disk: the older one must not come back after it.
         let fingerprint = fingerprint(key);
         let mut index = self.0.shared.index();
-        if let Some(older) = index.remove_variant(fingerprint, writer::variant(&stored.head)) {
+        if let Some(older) = index.remove_variant(fingerprint, draft::variant(&stored.head)) {
             drop(index);
             self.gone(fingerprint, vec![older.body_file]);
         }

@@ -15,7 +15,7 @@ use crate::cache::store::{Head, StoredResponse};
 /// Responses that may wait.
 const JOBS_MAX: usize = 4096;
 
-/// Bytes of responses that may wait.
+/// Bytes of responses that may wait, whatever the memory cap. They count there, also when the memory tier has evicted them.
 const BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Something for the writer to do.
@@ -50,8 +50,9 @@ pub(super) enum Job {
     Flush { done: oneshot::Sender<()> },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
+    bytes_max: u64,
     state: Mutex<State>,
     wake: Condvar,
     full: AtomicBool,
@@ -68,6 +69,16 @@ struct State {
 }
 
 impl Queue {
+    /// A queue beside a memory cap of `memory_bytes`, of which it may hold an eighth.
+    pub(super) fn new(memory_bytes: u64) -> Self {
+        Self {
+            bytes_max: BYTES_MAX.min(memory_bytes / 8),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            full: AtomicBool::new(false),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,7 +90,8 @@ impl Queue {
             return false;
         }
         let mut state = self.lock();
-        let is_full = state.jobs.len() >= JOBS_MAX || (state.bytes > 0 && state.bytes + bytes > BYTES_MAX);
+        let is_full =
+            state.jobs.len() >= JOBS_MAX || (state.bytes > 0 && state.bytes + bytes > self.bytes_max);
         if is_full || state.closed {
             self.full.store(true, Ordering::Relaxed);
             return false;

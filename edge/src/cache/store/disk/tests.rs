@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::meta::tests::head;
 use super::*;
 use crate::cache::epoch::{Position, Purge, Standing, Url};
-use crate::cache::store::{Content, Dressed, Form, Head};
+use crate::cache::store::{Budget, Content, Dressed, Form, Head};
 use crate::clock::Timestamp;
 use crate::representation::coding::Coding;
 
@@ -36,7 +36,7 @@ impl Lab {
             size,
             clock: Clock::manual(Timestamp::from_unix_seconds(1_800_000_000)),
             faults: Arc::default(),
-            memory: Memory::new(MIB, &Registry::default()),
+            memory: Memory::new(Budget::new(256 * MIB), &Registry::default()),
         }
     }
 

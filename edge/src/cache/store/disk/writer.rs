@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::bodies::{self, OnDisk};
+use super::draft::{Draft, form_at, gather, variant, whole_form};
 use super::fill;
 use super::frame::{FILE_HEADER, Kind, Record, chunked};
 use super::index::{BodyFile, Slot, Unit};
@@ -31,14 +32,6 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// Removals that could not be written down yet.
     owed: Vec<u64>,
-}
-
-/// What is written of a response, before its bytes.
-struct Draft<'a> {
-    key: &'a Key,
-    head: &'a Head,
-    forms: Vec<FormAt>,
-    order: u64,
 }
 
 impl Writer {
@@ -125,6 +118,8 @@ impl Writer {
         if let Content::Disk(on_disk) = &own.body {
             return self.refresh(key, stored, on_disk, order);
         }
+        // What is gathered here, and what may be read to compare it with.
+        let _working = self.shared.memory.budget().count(2 * stored.bytes());
         let (forms, body) = gather(stored);
         if body.len() as u64 > self.shared.limits.body_max {
             return Err(Skip::TooLarge);
@@ -395,55 +390,4 @@ impl Writer {
             self.owed.pop();
         }
     }
-}
-
-/// The forms of a response one after the other, and where each lies.
-fn gather(stored: &StoredResponse) -> (Vec<FormAt>, Vec<u8>) {
-    let in_memory = || {
-        stored
-            .forms
-            .iter()
-            .filter_map(|form| Some((form, form.body.in_memory()?)))
-    };
-    let mut body = Vec::with_capacity(in_memory().map(|(_, bytes)| bytes.len()).sum());
-    let mut forms = Vec::new();
-    for (form, bytes) in in_memory() {
-        forms.push(form_at(form, body.len() as u64, bytes.len() as u64));
-        body.extend_from_slice(bytes);
-    }
-    (forms, body)
-}
-
-fn form_at(form: &Form, first: u64, length: u64) -> FormAt {
-    FormAt {
-        coding: form.coding,
-        suffix: form.suffix,
-        improvable: form.improvable,
-        first,
-        length,
-    }
-}
-
-/// The origin's own form, when there is no other.
-fn whole_form(head: &Head, length: u64) -> FormAt {
-    FormAt {
-        coding: head.coding,
-        suffix: "",
-        improvable: false,
-        first: 0,
-        length,
-    }
-}
-
-/// Which of a key's responses it is: those of the same bucket and the same Vary replace each other.
-pub(super) fn variant(head: &Head) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(head.source.as_bytes());
-    for (name, value) in head.vary.iter().flat_map(|vary| vary.fields()) {
-        hasher.update(&[0]);
-        hasher.update(name.as_str().as_bytes());
-        hasher.update(&[u8::from(value.is_some())]);
-        hasher.update(value.unwrap_or_default());
-    }
-    hasher.finalize()
 }

@@ -1,0 +1,73 @@
+//! The writing end of a body that arrives.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+
+use super::state::End;
+use super::{Broken, Shared};
+
+/// The writing end. Dropping it before [`Writer::finish`] breaks the body for all readers.
+#[derive(Debug)]
+pub struct Writer(pub(super) Arc<Shared>);
+
+impl Writer {
+    /// Appends `chunk`; waits while a stream past is a window ahead of its slowest reader.
+    /// Returns `false` when nobody will ever read it: not kept, and no reader left.
+    pub async fn write(&mut self, chunk: Bytes) -> bool {
+        if chunk.is_empty() {
+            return true;
+        }
+        let mut chunk = Some(chunk);
+        std::future::poll_fn(|cx| {
+            let mut state = self.0.lock();
+            if !state.has_room() {
+                state.wait_for_room(cx);
+                return Poll::Pending;
+            }
+            if let Some(chunk) = chunk.take() {
+                state.push(chunk, self.0.length);
+            }
+            Poll::Ready(state.is_wanted())
+        })
+        .await
+    }
+
+    /// The whole body, before its end is announced, so that it can be stored before anybody sees it end.
+    /// `None` when it was not kept; an error when it is not as long as was announced.
+    pub fn whole(&self) -> Result<Option<Bytes>, Broken> {
+        let mut state = self.0.lock();
+        match self.0.length {
+            Some(length) if length != state.written() => Err(Broken::Origin),
+            _ => Ok(state.whole()),
+        }
+    }
+
+    /// Ends the body cleanly; broken after all when it is not as long as was announced.
+    pub fn finish(self) {
+        let mut state = self.0.lock();
+        let complete = self.0.length.is_none_or(|length| length == state.written());
+        state.close(if complete {
+            End::Whole
+        } else {
+            End::Broken(Broken::Origin)
+        });
+    }
+
+    /// Ends the body broken: every reader gets the error after what has arrived.
+    pub fn fail(self, why: Broken) {
+        self.0.lock().close(End::Broken(why));
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.0.lock().written()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.lock().abandon();
+    }
+}
