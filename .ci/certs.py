@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Certificates of a fleet against somebody else's programs: pebble and its challenge test server, knot, moto.
+"""Certificates of a fleet against somebody else's programs: pebble and its challenge test server, knot, moto, sslyze.
 
-Needs pebble, pebble-challtestsrv, knotd, openssl, and boto3, moto, cryptography of .ci/requirements.txt. EDGE_BIN and
+Needs pebble, pebble-challtestsrv, knotd, openssl, and boto3, moto, cryptography, sslyze of .ci/requirements.txt. EDGE_BIN and
 ORIGIN_SYNC_BIN name the binaries; without them they are those of target/release. Names of scenarios as arguments run these alone.
 """
 
@@ -563,9 +563,108 @@ def resumed_on_another_node(lab):
         assert resumed == 500, resumed
 
 
+def by_hand(lab):
+    """What an operator does without a CA: list, import, export, and being told what does not fit."""
+    def pair(stem, name, days=30):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-days", str(days), "-keyout", f"{stem}.key", "-out", f"{stem}.pem", "-subj", "/CN=by hand",
+                        "-addext", f"subjectAltName=DNS:{name}"], cwd=lab.dir, check=True, capture_output=True)
+        return ["--chain", str(lab.dir / f"{stem}.pem"), "--key", str(lab.dir / f"{stem}.key")]
+    # Nobody listens there: nothing can be ordered, and everything else works.
+    (lab.dir / "ca.pem").write_bytes(b"")
+    fits, foreign, other = pair("fits", "cdn.test"), pair("foreign", "other.test"), pair("other", "cdn.test")
+    shutil.copy(lab.dir / "fits.pem", lab.dir / "ca.pem")
+    node = lab.node("n", f"https://localhost:{free_ports(1)[0]}/dir")
+
+    def told(words, *arguments, good=False):
+        code, text = node.command(*arguments)
+        assert (code == 0) == good and words in text, (arguments, code, text)
+        return text
+    told("cdn.test/ecdsa: none yet", "list", good=True)
+    told("there is none in the store", "export", "cdn.test")
+    told("no such certificate in the configuration", "renew", "else.test")
+    told("no such certificate in the configuration", "export", "else.test")
+    told("is for other names", "import", "cdn.test", *foreign)
+    told("nowhere.pem: cannot be read", "import", "cdn.test", "--chain", "nowhere.pem", "--key", "nowhere.key")
+    told("other.key: does not fit the certificate in", "import", "cdn.test", *fits[:2], *other[2:])
+    told("imported, valid until", "import", "cdn.test", *fits, good=True)
+    [line] = told("not_after", "list", "--json", good=True).splitlines()
+    listed = json.loads(line)
+    assert listed["certificate"] == "cdn.test/ecdsa" and listed["names"] == ["cdn.test"] and listed["refused"] is None, listed
+    out = lab.dir / "out"
+    out.mkdir()
+    told("cdn.test.ecdsa.key", "export", "cdn.test", "--out", str(out), good=True)
+    assert (out / "cdn.test.ecdsa.pem").read_bytes() == (lab.dir / "fits.pem").read_bytes()
+    told("File exists", "export", "cdn.test", "--out", str(out))
+    told("warning:", "check", "--http-port", str(node.http))
+    node.start().wait()
+    leaf = wait_until("the import to be served", node.leaf)
+    assert subject(leaf)[0] == ["cdn.test"]
+    done = subprocess.run([edge_bin(), "certs", "trust"], cwd=lab.dir, capture_output=True, text=True)
+    assert done.returncode != 0 and "edge demo makes one" in done.stderr, done
+    (lab.dir / ".state/demo/ca").mkdir(parents=True)
+    shutil.copy(lab.dir / "fits.pem", lab.dir / ".state/demo/ca/ca.pem")
+    done = subprocess.run([edge_bin(), "certs", "trust"], cwd=lab.dir, capture_output=True, text=True)
+    assert done.returncode == 0 and "update-ca-certificates" in done.stdout, done
+
+
+def no_finding_of_sslyze(lab):
+    """sslyze, by Mozilla's intermediate profile: no finding, or one that is listed here with its reason."""
+    # What sslyze says of a chain is about pebble's roots, which nobody trusts.
+    excused = {"certificate": "the CA is a test CA"}
+    ports = free_ports(3)
+    directory = lab.pebble(http_port=ports[1])
+    node = lab.node("n", directory, ports=ports, names=("localhost.test",)).start().wait()
+    served([node])
+    def sslyze(*arguments):
+        result = lab.dir / "sslyze.json"
+        result.unlink(missing_ok=True)
+        done = subprocess.run([sys.executable, "-m", "sslyze", *arguments, "--json_out", str(result), "--sni", "localhost.test",
+                               f"127.0.0.1:{node.https}"], capture_output=True, text=True, timeout=300)
+        return json.loads(result.read_text())["server_scan_results"][0]["scan_result"], done.stdout
+
+    scan, text = sslyze("--mozilla_config", "intermediate")
+    more, _ = sslyze("--mozilla_config", "disable", "--early_data")
+    found = findings(scan | {"tls_1_3_early_data": more["tls_1_3_early_data"]})
+    verdict = text.split("COMPLIANCE AGAINST", 1)[-1]
+    for line in re.findall(r"^ +\* (.*)$", verdict, re.MULTILINE):
+        if not any(word in line for word in excused):
+            found.append(line)
+    print("  " + " ".join(verdict.split())[:600])
+    assert not found, found
+
+
+def findings(scan):
+    """What of the vulnerabilities that sslyze looks for it found."""
+    found = []
+    vulnerable = {
+        "heartbleed": "is_vulnerable_to_heartbleed",
+        "openssl_ccs_injection": "is_vulnerable_to_ccs_injection",
+        "tls_compression": "supports_compression",
+        "session_renegotiation": "is_vulnerable_to_client_renegotiation_dos",
+        "tls_1_3_early_data": "supports_early_data",
+    }
+    for name, member in vulnerable.items():
+        outcome = scan[name]
+        assert outcome["status"] == "COMPLETED", (name, outcome)
+        if outcome["result"][member]:
+            found.append(f"{name}: {member}")
+    for version in ("ssl_2_0", "ssl_3_0", "tls_1_0", "tls_1_1"):
+        if scan[f"{version}_cipher_suites"]["result"]["accepted_cipher_suites"]:
+            found.append(f"{version} is spoken")
+    # Without forward secrecy, and open to what ROBOT was: an exchange of keys by RSA alone.
+    assert scan["tls_1_2_cipher_suites"]["result"], scan["tls_1_2_cipher_suites"]
+    for suite in scan["tls_1_2_cipher_suites"]["result"]["accepted_cipher_suites"]:
+        if not suite["cipher_suite"]["name"].startswith("TLS_ECDHE_"):
+            found.append(f"TLS 1.2 takes {suite['cipher_suite']['name']}")
+    return found
+
+
 SCENARIOS = [
+    by_hand,
     validation_reaches_another_node, five_nodes_one_order, killed_holder, stopped_holder, many_bad_nonces, tls_alpn,
     bound_account, wildcard_by_rfc2136, wildcard_by_route53, swap_under_load, resumed_on_another_node,
+    no_finding_of_sslyze,
 ]
 
 

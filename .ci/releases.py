@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Releases of real widgets: consecutive versions of auth0-js and of the Okta sign-in widget, as npm has them, are pushed,
 promoted, rolled back, verified and swept, once against the embedded bucket and once against moto. Prints what each form of
-each step has in bytes. Then a thousand small files, with their codings, and how long that takes.
+each step has in bytes. Then a thousand small files, with their codings, and how long that takes. And then releases as
+browsers meet them: promoted through a node, and loaded by Chromium (released.py).
 
-Needs npm. ORIGIN_SYNC_BIN names the binary; without it, it is target/release/origin-sync of this checkout."""
+Needs npm, chromium, and the edge (EDGE_BIN). ORIGIN_SYNC_BIN names the binary; without it, it is target/release/origin-sync of this checkout."""
 
 import json
 import os
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import released
 from demo import TARGET, Tally, free_ports
 
 BIN = os.environ.get("ORIGIN_SYNC_BIN", str(TARGET / "release" / "origin-sync"))
@@ -39,6 +41,7 @@ def main():
                 for name, versions in widgets.items():
                     pipeline.release(kind, name, versions)
                 if kind == "embedded":
+                    released.main(Pipeline(tally, scratch / "edge", endpoint, "edge"), "auth0-js", widgets["auth0-js"])
                     pipeline.many_files()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -110,12 +113,12 @@ def moto(scratch):
 class Pipeline:
     """Runs origin-sync as a release pipeline does."""
 
-    def __init__(self, tally, dir, endpoint):
-        self.tally, self.dir = tally, dir
+    def __init__(self, tally, dir, endpoint, prefix="cdn"):
+        self.tally, self.dir, self.endpoint, self.prefix, self.bin = tally, dir, endpoint, prefix, BIN
         dir.mkdir()
         # The coded forms are made once, for the first bucket; the second one finds them, and checks them again.
         self.env = os.environ | ACCESS | {
-            "AWS_ENDPOINT_URL": endpoint, "ORIGIN_SYNC_BUCKET": "s3://widgets/cdn", "ORIGIN_SYNC_CACHE": str(dir.parent / "cache"),
+            "AWS_ENDPOINT_URL": endpoint, "ORIGIN_SYNC_BUCKET": f"s3://widgets/{prefix}", "ORIGIN_SYNC_CACHE": str(dir.parent / "cache"),
             "ORIGIN_SYNC_RELEASE_KEY_FILE": "keys/release.key", "ORIGIN_SYNC_CHANNEL_KEY_FILE": "keys/channel.key",
             "ORIGIN_SYNC_TRUST": "keys/release.pub,keys/channel.pub",
         }

@@ -14,7 +14,7 @@ use edge::cache::epoch::Position;
 use edge::cache::key::Key;
 use edge::cache::policy::freshness::{Lifetime, Source};
 use edge::cache::store::disk::{Disk, Options};
-use edge::cache::store::{Budget, Content, Form, Head, Memory, StoredResponse};
+use edge::cache::store::{Budget, Content, Dressed, Form, Head, Memory, StoredResponse};
 use edge::clock::Clock;
 use edge::representation::coding::Coding;
 use edge::telemetry::metrics::Registry;
@@ -183,7 +183,8 @@ fn response(head: &Arc<Head>, n: usize, body: usize) -> Arc<StoredResponse> {
         coding: Coding::Identity,
         suffix: "",
         body: Content::Memory(Bytes::from(vec![n as u8; body])),
-        fields: HeaderMap::new(),
+        etag: None,
+        dressed: Dressed::default(),
         improvable: false,
     };
     Arc::new(StoredResponse::new(Arc::clone(head), own))

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use rustls::crypto::aws_lc_rs::DEFAULT_CIPHER_SUITES;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, SignatureAlgorithm, SignatureScheme};
@@ -49,12 +50,14 @@ impl Resolver {
     /// As [`Resolver::admit`], and whether the client can check what any of the keys for the name would sign.
     pub fn admit_hello(&self, hello: &ClientHello<'_>) -> Result<(), Refusal> {
         self.admit(hello.server_name())?;
-        let schemes = usable(hello.signature_schemes(), hello.cipher_suites());
-        // Old clients name no schemes: what becomes of them is told by rustls, which knows their version.
-        if hello.signature_schemes().is_empty() || self.choose(hello.server_name(), &schemes).is_ok() {
+        // Clients that share no suite are often old ones: what they are told is up to rustls, which knows their version.
+        let Some(schemes) = usable(hello.signature_schemes(), hello.cipher_suites()) else {
             return Ok(());
+        };
+        match self.choose(hello.server_name(), &schemes) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(self.count(refusal)),
         }
-        Err(self.count(Refusal::NoCompatibleKey))
     }
 
     /// How many handshakes were refused for this reason.
@@ -95,6 +98,13 @@ impl Resolver {
         }
     }
 
+    /// Any key for the name.
+    fn first(&self, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let table = self.table.load();
+        let first = table.candidates(server_name).ok()?.next()?;
+        Some(Arc::clone(&first.certified_key))
+    }
+
     fn count(&self, refusal: Refusal) -> Refusal {
         if let Some(count) = self.refusals.get(refusal as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -105,9 +115,12 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(client_hello.server_name(), client_hello.signature_schemes())
-            .map_err(|refusal| self.count(refusal))
+        let name = client_hello.server_name();
+        // Without a key rustls says access_denied. With one that does not suit it finds out what is wrong by itself, the
+        // version first, and says that (RFC 8446 section 4.1.1).
+        self.choose(name, client_hello.signature_schemes())
             .ok()
+            .or_else(|| self.first(name))
     }
 }
 
@@ -186,10 +199,12 @@ impl Table {
     }
 }
 
-/// The schemes that go with one of the suites: those of TLS 1.2 name the kind of key, those of TLS 1.3 do not.
-fn usable(schemes: &[SignatureScheme], suites: &[CipherSuite]) -> Vec<SignatureScheme> {
+/// The schemes that go with one of the suites that are spoken here: those of TLS 1.2 name the kind of key, those of TLS 1.3
+/// do not. `None` without such a suite.
+fn usable(schemes: &[SignatureScheme], suites: &[CipherSuite]) -> Option<Vec<SignatureScheme>> {
+    let spoken = |suite: &&CipherSuite| DEFAULT_CIPHER_SUITES.iter().any(|ours| ours.suite() == **suite);
     let offers = |begin: &str| {
-        let mut names = suites.iter().filter_map(|suite| suite.as_str());
+        let mut names = suites.iter().filter(spoken).filter_map(|suite| suite.as_str());
         names.any(|name| name.starts_with(begin))
     };
     let (any, ecdsa, rsa) = (
@@ -197,11 +212,14 @@ fn usable(schemes: &[SignatureScheme], suites: &[CipherSuite]) -> Vec<SignatureS
         offers("TLS_ECDHE_ECDSA_"),
         offers("TLS_ECDHE_RSA_"),
     );
+    if !(any || ecdsa || rsa) {
+        return None;
+    }
     let goes = |scheme: &SignatureScheme| {
         let is_rsa = scheme.as_str().is_some_and(|name| name.starts_with("RSA_"));
         any || if is_rsa { rsa } else { ecdsa }
     };
-    schemes.iter().copied().filter(goes).collect()
+    Some(schemes.iter().copied().filter(goes).collect())
 }
 
 /// The order of preference among keys for the same name: what is cheapest to sign with first.
@@ -283,13 +301,19 @@ mod tests {
 
     #[test]
     fn suites_of_the_older_version_name_the_kind_of_key() {
-        let check = |suites: &[CipherSuite], expected: &[SignatureScheme]| {
-            assert_eq!(usable(BOTH, suites), expected, "{suites:?}");
+        let check = |suites: &[CipherSuite], expected: Option<&[SignatureScheme]>| {
+            assert_eq!(usable(BOTH, suites).as_deref(), expected, "{suites:?}");
         };
-        check(&[CipherSuite::TLS13_AES_128_GCM_SHA256], BOTH);
-        check(&[CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256], RSA);
-        check(&[CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], ECDSA);
-        check(&[CipherSuite::TLS_RSA_WITH_AES_128_CBC_SHA], &[]);
+        check(&[CipherSuite::TLS13_AES_128_GCM_SHA256], Some(BOTH));
+        check(&[CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256], Some(RSA));
+        check(
+            &[CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256],
+            Some(ECDSA),
+        );
+        check(&[CipherSuite::TLS_RSA_WITH_AES_128_CBC_SHA], None);
+        // The right kind of key, and a suite that nobody should speak any more.
+        check(&[CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA], None);
+        check(&[CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384], None);
     }
 
     #[test]

@@ -151,13 +151,39 @@ impl NotReady {
     }
 }
 
+/// What is not well with a node that serves all the same. It keeps no traffic away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Degraded {
+    /// A release goes on with what was last good.
+    Release = 1,
+}
+
+impl Degraded {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Release];
+
+    /// The token for status pages and logs.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+        }
+    }
+}
+
 /// Whether the node wants traffic; ready when no reason stands against it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Readiness(Arc<AtomicU8>);
+pub struct Readiness {
+    against: Arc<AtomicU8>,
+    degraded: Arc<AtomicU8>,
+}
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self(Arc::new(AtomicU8::new(NotReady::Starting as u8)))
+        Self {
+            against: Arc::new(AtomicU8::new(NotReady::Starting as u8)),
+            degraded: Arc::default(),
+        }
     }
 }
 
@@ -165,23 +191,40 @@ impl Readiness {
     /// Raises or clears one reason.
     pub fn set(&self, reason: NotReady, stands: bool) {
         if stands {
-            self.0.fetch_or(reason as u8, Ordering::AcqRel);
+            self.against.fetch_or(reason as u8, Ordering::AcqRel);
         } else {
-            self.0.fetch_and(!(reason as u8), Ordering::AcqRel);
+            self.against.fetch_and(!(reason as u8), Ordering::AcqRel);
         }
     }
 
     /// Whether the node is ready.
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 0
+        self.against.load(Ordering::Acquire) == 0
     }
 
     /// The reasons that stand now.
     pub fn reasons(&self) -> impl Iterator<Item = NotReady> + use<> {
-        let set = self.0.load(Ordering::Acquire);
+        let set = self.against.load(Ordering::Acquire);
         NotReady::ALL
             .into_iter()
             .filter(move |reason| set & (*reason as u8) != 0)
+    }
+
+    /// Notes that something is not well, or well again, while the node serves.
+    pub fn set_degraded(&self, what: Degraded, stands: bool) {
+        if stands {
+            self.degraded.fetch_or(what as u8, Ordering::AcqRel);
+        } else {
+            self.degraded.fetch_and(!(what as u8), Ordering::AcqRel);
+        }
+    }
+
+    /// What is not well now.
+    pub fn degraded(&self) -> impl Iterator<Item = Degraded> + use<> {
+        let set = self.degraded.load(Ordering::Acquire);
+        Degraded::ALL
+            .into_iter()
+            .filter(move |what| set & (*what as u8) != 0)
     }
 }
 

@@ -4,10 +4,11 @@
 //!
 //! A connection is accepted by a worker (`listener`), shakes hands (`tls`) and speaks one version of HTTP (`http`). Each
 //! request passes one validator there and becomes an exchange (`exchange`), the only module that sequences: host and path
-//! find a site and its rule (`site`), these make a key, and the key is looked up (`cache`). A fresh response is answered
-//! at once, on the worker's thread. A stale one may be answered while it is revalidated. Everything else is fetched
-//! (`origin`) on the control plane, once however many ask, and followed while it arrives. What is answered is a selected
-//! representation (`representation`): a coding, preconditions, a range.
+//! find a site and its rule (`site`), these make a key, and the key is looked up (`cache`). On a site with releases the
+//! path leads to what was signed instead (`release`): a blob, looked up by its digest, and hashed before it is seen. A
+//! fresh response is answered at once, on the worker's thread. A stale one may be answered while it is revalidated.
+//! Everything else is fetched (`origin`) on the control plane, once however many ask, and followed while it arrives. What
+//! is answered is a selected representation (`representation`): a coding, preconditions, a range.
 //!
 //! # Two planes
 //!
@@ -48,6 +49,8 @@ pub mod http;
 pub mod exchange;
 
 pub mod site;
+
+pub mod release;
 
 pub mod origin;
 

@@ -1,5 +1,6 @@
 //! The one place where the parts of a node are joined: everything is bound before anything is served.
 
+mod releases;
 mod status;
 mod store;
 
@@ -23,6 +24,7 @@ use crate::http::{Door, Kind};
 use crate::lifecycle::{self, Ended, Orders, Signals};
 use crate::listener::{self, Setup, Workers};
 use crate::origin::Origins;
+use crate::release::Releases;
 use crate::site::Router;
 use crate::telemetry::metrics::Registry;
 use crate::tls;
@@ -136,7 +138,8 @@ impl Ground {
         let sinks = Sinks::new(&self.registry, config.log.access.as_ref(), self.clock.clone());
         let sinks = Arc::new(sinks.map_err(Error::AccessLog)?);
         let origins = Origins::start(config, &self.drain, &self.registry, self.clock.clone())?;
-        let routes = routes(config, origins, https_port(config, addresses));
+        let releases = self.releases(config, &origins);
+        let routes = routes(config, origins, releases, https_port(config, addresses));
         let cache = self.cache(&config.cache);
         let (status, admin_drain) = (Arc::new(OnceLock::new()), Drain::default());
         let path = Arc::new(OnceLock::new());
@@ -368,13 +371,15 @@ impl Reloadable {
             ("cache", self.config.cache != config.cache),
             ("limits", self.config.limits != config.limits),
             ("tls.tickets", self.config.tickets != config.tickets),
+            ("tls.early_data", self.config.early_data != config.early_data),
         ] {
             if changed {
                 tracing::warn!(what, "changed in the configuration; this takes a restart");
             }
         }
-        let port = self.joined.exchange.routes().https_port;
-        let routes = routes(&config, origins, port);
+        let old = self.joined.exchange.routes();
+        let releases = old.releases.reload(&config, &origins);
+        let routes = routes(&config, origins, releases, old.https_port);
         self.joined.admin.apply(&config, Arc::clone(&routes.router));
         self.joined.exchange.reload(routes);
         self.certificates.configure(&config.certificates);
@@ -418,11 +423,12 @@ fn purge_method(admin: &Admin) -> exchange::PurgeMethod {
     }))
 }
 
-fn routes(config: &Config, origins: Origins, https_port: u16) -> Routes {
+fn routes(config: &Config, origins: Origins, releases: Releases, https_port: u16) -> Routes {
     let via = HeaderValue::try_from(format!("1.1 {}", config.name));
     Routes {
         router: Arc::new(Router::new(config)),
         origins,
+        releases,
         name: config.name.clone(),
         via: via.unwrap_or_else(|_| HeaderValue::from_static("1.1 portico")),
         https_port,

@@ -10,6 +10,7 @@ use edge::cache::key::Key;
 use edge::cache::policy::directives::RequestDirectives;
 use edge::cache::policy::{freshness, staleness};
 use edge::clock::Clock;
+use edge::exchange::asks::Asks;
 use edge::exchange::lookup::{self, Lookup};
 use edge::exchange::message::{Answering, Body, Request, Response, Scheme};
 use edge::exchange::record::End;
@@ -175,6 +176,7 @@ impl Bench {
             version: Version::HTTP_2,
             headers,
             content: None,
+            is_early: false,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             received: self.clock.now(),
         }
@@ -223,9 +225,12 @@ impl Bench {
     fn key(&self, repetitions: usize) -> Outcome<()> {
         let routes = self.node.exchange().routes();
         measured(vec!["/client/acme/app%2Ejs"; repetitions], |path| {
-            key(black_box(&routes.router), black_box(path))
-                .map(black_box)
-                .map(drop)
+            let site = black_box(&routes.router)
+                .route(HOST)
+                .ok_or("there is no such site")?;
+            let sought = site.seek(black_box(path), Some("v=1"));
+            black_box(sought).map_err(|error| error.to_string())?;
+            Ok(())
         })
     }
 
@@ -234,12 +239,13 @@ impl Bench {
         let (request, now) = (self.request(PLAIN, &[]), self.clock.now());
         let key = key(&exchange.routes().router, PLAIN)?;
         let cache = exchange.cache();
+        let sought = key.sought();
         measured(vec![(); repetitions], |()| {
             let found = lookup::lookup(
                 &cache.memory,
                 &cache.epochs,
-                black_box(&key),
-                black_box(&request),
+                black_box(&sought),
+                (black_box(&request), Asks::of(&request.headers)),
                 false,
                 now,
             );

@@ -126,7 +126,7 @@ const NGINX_START: &[(usize, &[&str])] = &[(
 const fn nginx(name: &'static str, program: &'static [Program], way: Way) -> Kind {
     let (files, mark) = match way {
         Way::Files => (NGINX_STATIC, Mark::Always),
-        Way::Cache => (NGINX_CACHE, Mark::XCache),
+        Way::Cache => (NGINX_CACHE, Mark::CacheStatus),
     };
     Kind {
         name,

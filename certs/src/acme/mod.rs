@@ -7,6 +7,7 @@ pub mod answers;
 pub mod dns;
 mod http;
 mod order;
+mod proof;
 
 use std::time::Duration;
 
@@ -67,6 +68,19 @@ impl Error {
             Self::Ca { over, .. } => *over,
             Self::Invalid(_) | Self::NoChallenge { .. } => true,
             Self::Account(_) | Self::Key(_) | Self::Dns(_) | Self::Stuck => false,
+        }
+    }
+
+    /// Whether the CA only did not like the nonce (RFC 8555 section 6.5), so that the same may be asked again.
+    fn is_bad_nonce(&self) -> bool {
+        let Self::Ca { source, .. } = self else {
+            return false;
+        };
+        match &**source {
+            instant_acme::Error::Api(problem) => {
+                problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce")
+            }
+            _ => false,
         }
     }
 

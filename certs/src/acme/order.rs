@@ -2,13 +2,11 @@
 //!
 //! Everything here may be done twice: an order that is ready is not proved again, one that is valid is only fetched.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error as AcmeError,
-    Identifier, KeyAuthorization, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, CertificateIdentifier, Error as AcmeError, Identifier, NewOrder, Order, OrderStatus,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use rustls_pki_types::CertificateDer;
@@ -19,26 +17,25 @@ use x509_parser::prelude::FromDer as _;
 
 use super::Error;
 use super::account::AccountKey;
-use super::answers::{Answers, Shown};
-use super::dns::{self, Provider};
+use super::answers::Answers;
+use super::dns::Provider;
 use super::http::Http;
+use super::proof::{POLLS, prove, refusal};
 use crate::bundle::{Bundle, system_time};
 use crate::renewal::Window;
-use crate::settings::{Acme, Challenge, KeyKind, Managed};
+use crate::settings::{Acme, KeyKind, Managed};
 use crate::store::Shared;
 use crate::tickets::Now;
 
 /// An order that has not come to an end by then is left for the next holder of the lease.
 const ORDER_PATIENCE: Duration = Duration::from_secs(300);
-/// How long one wait for the CA may take: for its validation, then for its certificate.
-const POLLS: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 /// How often a request is made again whose nonce the CA did not like, beyond the three tries of instant-acme.
 const NONCE_TRIES: u32 = 8;
 
 /// An account that orders can be placed with.
 pub(crate) struct Connected {
-    account: Account,
-    http: Http,
+    pub(super) account: Account,
+    pub(super) http: Http,
 }
 
 /// What is kept of an order under way.
@@ -79,7 +76,7 @@ pub(crate) async fn connect(shared: &Shared, acme: &Acme, now: Now) -> Result<Co
         };
         match opened {
             Ok(account) => return Ok(Connected { account, http }),
-            Err(error) if is_bad_nonce(&error) && tries < NONCE_TRIES => tries += 1,
+            Err(error) if error.is_bad_nonce() && tries < NONCE_TRIES => tries += 1,
             Err(error) => return Err(error),
         }
     }
@@ -157,7 +154,7 @@ pub(crate) async fn open(
             }
             Err(error) => {
                 let error = connected.http.failed(error);
-                if !is_bad_nonce(&error) || tries == NONCE_TRIES {
+                if !error.is_bad_nonce() || tries == NONCE_TRIES {
                     return Err(error);
                 }
                 tries += 1;
@@ -182,7 +179,7 @@ pub(crate) async fn complete(
                 Ok(chain) => return Ok(chain),
                 Err(error) => error,
             };
-            if !is_bad_nonce(&error) || tries == NONCE_TRIES {
+            if !error.is_bad_nonce() || tries == NONCE_TRIES {
                 return Err(error);
             }
             tries += 1;
@@ -228,7 +225,7 @@ async fn step(
 ) -> Result<String, Error> {
     let failed = |error| connected.http.failed(error);
     if order.state().status == OrderStatus::Pending {
-        prove(connected, &managed.acme.challenge, order, answers, provider).await?;
+        prove(&connected.http, &managed.acme.challenge, order, answers, provider).await?;
     }
     if order.state().status == OrderStatus::Invalid {
         return Err(Error::Invalid(refusal(order).await));
@@ -241,152 +238,6 @@ async fn step(
         order.finalize_csr(request.der()).await.map_err(failed)?;
     }
     order.poll_certificate(&POLLS).await.map_err(failed)
-}
-
-/// Proves every name that is not proved yet, all at once.
-async fn prove(
-    connected: &Connected,
-    challenge: &Challenge,
-    order: &mut Order,
-    answers: &Arc<Answers>,
-    provider: Option<&dyn Provider>,
-) -> Result<(), Error> {
-    let mut proofs = Proofs::default();
-    let proved = present(connected, challenge, order, answers, provider, &mut proofs).await;
-    if let Some(provider) = provider {
-        for (name, values) in &proofs.records {
-            if let Err(error) = provider.clear(name, values).await {
-                tracing::warn!(
-                    name,
-                    error = &error as &dyn std::error::Error,
-                    "a record is left in the DNS"
-                );
-            }
-        }
-    }
-    proved
-}
-
-/// Puts every proof where the CA looks, tells it to look, and waits for what it says.
-async fn present(
-    connected: &Connected,
-    challenge: &Challenge,
-    order: &mut Order,
-    answers: &Arc<Answers>,
-    provider: Option<&dyn Provider>,
-    proofs: &mut Proofs,
-) -> Result<(), Error> {
-    each_challenge(connected, challenge, order, Pass::Show(answers, proofs)).await?;
-    if let Some(provider) = provider {
-        for (name, values) in &proofs.records {
-            provider.present(name, values).await?;
-        }
-        provider.settle().await?;
-    }
-    each_challenge(connected, challenge, order, Pass::SetReady).await?;
-    let polled = order.poll_ready(&POLLS).await;
-    polled.map(|_| ()).map_err(|error| connected.http.failed(error))
-}
-
-/// What was put where a CA looks.
-#[derive(Default)]
-struct Proofs {
-    shown: Vec<Shown>,
-    records: BTreeMap<String, Vec<String>>,
-}
-
-/// What is done with each challenge: all proofs are shown before the CA is told of the first.
-enum Pass<'a> {
-    Show(&'a Arc<Answers>, &'a mut Proofs),
-    SetReady,
-}
-
-/// Goes through the challenges of the names that are not proved yet.
-async fn each_challenge(
-    connected: &Connected,
-    challenge: &Challenge,
-    order: &mut Order,
-    mut pass: Pass<'_>,
-) -> Result<(), Error> {
-    let mut authorizations = order.authorizations();
-    while let Some(found) = authorizations.next().await {
-        let mut authorization = found.map_err(|error| connected.http.failed(error))?;
-        if authorization.status != AuthorizationStatus::Pending {
-            continue;
-        }
-        let name = match authorization.identifier().identifier {
-            Identifier::Dns(name) => name.clone(),
-            other => format!("{other:?}"),
-        };
-        let Some(mut handle) = authorization.challenge(kind(challenge)) else {
-            return Err(Error::NoChallenge {
-                name,
-                challenge: challenge.token(),
-            });
-        };
-        if handle.status != ChallengeStatus::Pending {
-            continue;
-        }
-        match &mut pass {
-            Pass::Show(answers, proofs) => {
-                proofs.show(answers, challenge, &name, &handle.key_authorization())?;
-            }
-            Pass::SetReady => {
-                let told = handle.set_ready().await;
-                told.map_err(|error| connected.http.failed(error))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Proofs {
-    fn show(
-        &mut self,
-        answers: &Arc<Answers>,
-        challenge: &Challenge,
-        name: &str,
-        authorization: &KeyAuthorization,
-    ) -> Result<(), Error> {
-        match challenge {
-            // Every node answers by itself.
-            Challenge::Http01 => {}
-            Challenge::TlsAlpn01 => self
-                .shown
-                .push(answers.show(name, authorization.digest().as_ref())?),
-            Challenge::Dns01(_) => {
-                let values = self.records.entry(dns::record_name(name)).or_default();
-                values.push(authorization.dns_value());
-            }
-        }
-        Ok(())
-    }
-}
-
-fn kind(challenge: &Challenge) -> ChallengeType {
-    match challenge {
-        Challenge::Dns01(_) => ChallengeType::Dns01,
-        Challenge::Http01 => ChallengeType::Http01,
-        Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
-    }
-}
-
-/// Why the CA would not have it: the first proof that it found fault with.
-async fn refusal(order: &mut Order) -> String {
-    let mut authorizations = order.authorizations();
-    while let Some(Ok(mut authorization)) = authorizations.next().await {
-        let Ok(state) = authorization.refresh().await else {
-            continue;
-        };
-        let error = state
-            .challenges
-            .iter()
-            .find_map(|challenge| challenge.error.as_ref());
-        if let Some(error) = error {
-            return error.to_string();
-        }
-    }
-    "the CA gives no reason".to_owned()
 }
 
 /// Of the chains that the CA offers, the one that ends with an issuer of this name; else the first.
@@ -426,16 +277,6 @@ fn ends_with(chain: &str, issuer: &str) -> bool {
 fn identifier(bundle: &Bundle) -> Option<CertificateIdentifier<'static>> {
     let leaf = bundle.certified_key.cert.first()?;
     CertificateIdentifier::try_from(leaf).ok()
-}
-
-fn is_bad_nonce(error: &Error) -> bool {
-    let Error::Ca { source, .. } = error else {
-        return false;
-    };
-    match &**source {
-        AcmeError::Api(problem) => problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce"),
-        _ => false,
-    }
 }
 
 /// A CA that says `alreadyReplaced`, or that does not know what is replaced.

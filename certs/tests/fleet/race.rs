@@ -9,9 +9,19 @@ use certs::keeper::Outcome;
 use crate::ca::Gate;
 use crate::lab::{LEASE, Lab, Node, until};
 
-fn work(node: &Node) -> std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>> {
+type Work = std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+fn work(node: &Node) -> Work {
     let keeper = Arc::clone(&node.keeper);
     Box::pin(async move { keeper.attend(0).await.unwrap() })
+}
+
+/// Lets `node` order from a CA that does not issue before the gate is opened, until it waits for that.
+async fn held_up(lab: &Lab, node: &Node) -> (Work, Arc<Gate>) {
+    lab.route_to(node);
+    let gate = Arc::new(Gate::default());
+    lab.ca.mood(|mood| mood.hold = Some(Arc::clone(&gate)));
+    (until(work(node), gate.reached()).await, gate)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,10 +77,7 @@ async fn a_node_that_never_ordered_answers_the_validation_of_another() {
 async fn the_holder_dies_after_its_order_and_another_finishes_that_order() {
     let lab = Lab::start().await;
     let (first, second) = (lab.node("first"), lab.node("second"));
-    lab.route_to(&first);
-    let gate = Arc::new(Gate::default());
-    lab.ca.mood(|mood| mood.hold = Some(Arc::clone(&gate)));
-    let dying = until(work(&first), gate.reached()).await;
+    let (dying, _gate) = held_up(&lab, &first).await;
     drop(dying);
     lab.ca.mood(|mood| mood.hold = None);
     assert_eq!(
@@ -93,10 +100,7 @@ async fn the_holder_dies_after_its_order_and_another_finishes_that_order() {
 async fn a_holder_that_slept_past_its_lease_writes_nothing() {
     let lab = Lab::start().await;
     let (sleeper, thief) = (lab.node("sleeper"), lab.node("thief"));
-    lab.route_to(&sleeper);
-    let gate = Arc::new(Gate::default());
-    lab.ca.mood(|mood| mood.hold = Some(Arc::clone(&gate)));
-    let asleep = until(work(&sleeper), gate.reached()).await;
+    let (asleep, gate) = held_up(&lab, &sleeper).await;
     lab.hand.advance(LEASE + Duration::from_secs(2));
     gate.open();
     lab.ca.mood(|mood| mood.hold = None);
@@ -124,10 +128,7 @@ async fn a_holder_that_slept_past_its_lease_writes_nothing() {
 async fn a_stolen_lease_alone_keeps_the_sleeper_from_writing() {
     let lab = Lab::start().await;
     let (sleeper, thief) = (lab.node("sleeper"), lab.node("thief"));
-    lab.route_to(&sleeper);
-    let gate = Arc::new(Gate::default());
-    lab.ca.mood(|mood| mood.hold = Some(Arc::clone(&gate)));
-    let asleep = until(work(&sleeper), gate.reached()).await;
+    let (asleep, gate) = held_up(&lab, &sleeper).await;
     lab.hand.advance(LEASE + Duration::from_secs(2));
     let stealing = until(work(&thief), gate.reached()).await;
     gate.open();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use certs::keeper::Outcome;
 use certs::settings::{Binding, KeyKind, Secret};
 
-use crate::lab::{DAY, Lab};
+use crate::ca::Ca;
+use crate::lab::{DAY, ID, Lab, NAME};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -97,6 +98,44 @@ async fn a_bound_account_is_made_once_and_known_to_all_before_anything_is_ordere
     assert!(lab.ca.account_payloads()[0]["externalAccountBinding"]["signature"].is_string());
     assert_eq!(other.look().await, Outcome::Issued);
     assert_eq!(lab.ca.accounts(), 1);
+}
+
+#[tokio::test]
+async fn a_rehearsal_at_another_ca_proves_the_names_and_leaves_no_trace() {
+    let lab = Lab::start().await;
+    let (node, operator) = (lab.node("node"), lab.node("operator"));
+    lab.route_to(&node);
+    assert_eq!(node.look().await, Outcome::Issued);
+    let staging = Ca::start(&lab.hand).await;
+    // The node answers for the other CA too, by the key of the fleet's account.
+    let answers = std::sync::Arc::clone(node.keeper.answers());
+    staging.ask_by(move |name, token| {
+        let path = format!("/.well-known/acme-challenge/{token}");
+        answers.http(name, &path).flatten()
+    });
+    let before = lab.contents().await;
+    let rehearsed = operator
+        .keeper
+        .rehearse(None, &staging.directory())
+        .await
+        .unwrap();
+    assert_eq!(rehearsed, [(ID.to_owned(), Outcome::Issued)]);
+    staging.ask_by(|_, _| None);
+    let rehearsed = operator
+        .keeper
+        .rehearse(Some(NAME), &staging.directory())
+        .await
+        .unwrap();
+    assert!(matches!(&rehearsed[0].1, Outcome::Failed(_)), "{rehearsed:?}");
+    assert_eq!((staging.orders(), lab.ca.orders()), (2, 1));
+    assert_eq!(lab.contents().await, before);
+    assert!(
+        operator
+            .keeper
+            .rehearse(Some("other.example"), "x")
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]

@@ -42,14 +42,14 @@ fn codings() -> String {
 
 impl Admin {
     /// Answers `GET /v1/cache?url=`.
-    pub(super) fn cached(&self, query: Option<&str>) -> Result<Reply, Refusal> {
+    pub(super) async fn cached(&self, query: Option<&str>) -> Result<Reply, Refusal> {
         let url = query
             .into_iter()
             .flat_map(|query| query.split('&'))
             .find_map(|parameter| parameter.strip_prefix("url="))
             .and_then(unescape)
             .ok_or_else(|| Refusal::Purge("say which: /v1/cache?url=https%3A%2F%2Fhost%2Fpath".into()))?;
-        let inspected = self.exchange()?.inspect(&url);
+        let inspected = self.exchange()?.inspect(&url).await;
         let shown = inspected.map_err(|why| Refusal::Purge(format!("{url}: {why}")))?;
         Ok(json_reply(StatusCode::OK, &shown))
     }
@@ -163,7 +163,7 @@ impl Admin {
         results
     }
 
-    fn exchange(&self) -> Result<Arc<Exchange>, Refusal> {
+    pub(super) fn exchange(&self) -> Result<Arc<Exchange>, Refusal> {
         let exchange = self.0.handles.exchange.get().and_then(Weak::upgrade);
         exchange.ok_or(Refusal::NotUp)
     }

@@ -8,6 +8,7 @@ mod cached;
 pub mod client;
 mod purge;
 mod refusal;
+mod releases;
 mod routes;
 mod server;
 
@@ -21,7 +22,7 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use self::auth::{Known, Tokens};
-pub use self::purge::PurgeMethod;
+pub use self::purge::{PurgeMethod, purge_of};
 use self::refusal::Refusal;
 use self::routes::{Access, Endpoint, Route};
 use self::server::Limits;
@@ -29,7 +30,7 @@ pub use self::server::{Listener, bind};
 use crate::cache::epoch::Epochs;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Scope};
-use crate::drain::{Drain, NotReady, Readiness};
+use crate::drain::{Degraded, Drain, NotReady, Readiness};
 use crate::exchange::Exchange;
 use crate::site::Router;
 use crate::telemetry::access_log::rfc3339;
@@ -116,7 +117,9 @@ impl Admin {
             Ok((Endpoint::Purge, Some(known))) => self.purge(known, &head.headers, body, peer).await,
             Ok((Endpoint::Warm, Some(known))) => self.warm(known, &head.headers, body, peer).await,
             Ok((Endpoint::Verify, Some(known))) => self.verify(known, head.uri.query(), peer).await,
-            Ok((Endpoint::Cache, Some(_))) => self.cached(head.uri.query()),
+            Ok((Endpoint::Prewarm, Some(known))) => self.prewarm(known, &head.headers, body, peer).await,
+            Ok((Endpoint::Releases, Some(_))) => self.releases(head.uri.query()).await,
+            Ok((Endpoint::Cache, Some(_))) => self.cached(head.uri.query()).await,
             Ok((endpoint, _)) => Ok(self.show(endpoint, &head.headers)),
             Err(refusal) => Err(refusal),
         };
@@ -136,7 +139,12 @@ impl Admin {
             Endpoint::Openapi => reply(StatusCode::OK, "application/json", OPENAPI),
             Endpoint::Status => json_reply(StatusCode::OK, &self.status()),
             // Their routes ask for a scope, so they came with a token and went elsewhere.
-            Endpoint::Cache | Endpoint::Purge | Endpoint::Verify | Endpoint::Warm => Refusal::NoToken.reply(),
+            Endpoint::Cache
+            | Endpoint::Prewarm
+            | Endpoint::Purge
+            | Endpoint::Releases
+            | Endpoint::Verify
+            | Endpoint::Warm => Refusal::NoToken.reply(),
         }
     }
 
@@ -151,11 +159,15 @@ impl Admin {
         if accepts(headers, "application/json") {
             return json_reply(
                 status,
-                &json!({ "ready": reasons.is_empty(), "reasons": reasons }),
+                &json!({ "ready": reasons.is_empty(), "reasons": reasons, "degraded": self.degraded() }),
             );
         }
         if reasons.is_empty() {
-            return text(status, "ready\n");
+            let degraded = self.degraded();
+            return match degraded.is_empty() {
+                true => text(status, "ready\n"),
+                false => text(status, format!("ready, degraded: {}\n", degraded.join(", "))),
+            };
         }
         text(status, format!("not ready: {}\n", reasons.join(", ")))
     }
@@ -186,6 +198,7 @@ impl Admin {
             ),
             ("ready", json!(handles.readiness.is_ready())),
             ("not_ready", json!(self.reasons())),
+            ("degraded", json!(self.degraded())),
             (
                 "purges",
                 json!({
@@ -202,6 +215,10 @@ impl Admin {
 
     fn reasons(&self) -> Vec<&'static str> {
         self.0.handles.readiness.reasons().map(NotReady::token).collect()
+    }
+
+    fn degraded(&self) -> Vec<&'static str> {
+        self.0.handles.readiness.degraded().map(Degraded::token).collect()
     }
 
     /// The settings in force. A request keeps those that it began with.

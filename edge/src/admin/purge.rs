@@ -134,10 +134,8 @@ impl Admin {
     ) -> Result<Reply, Refusal> {
         known.take(self.0.handles.clock.now())?;
         let body = read(headers, body, self.0.limits.body).await?;
-        let body = serde_json::from_slice(&body)
-            .map_err(|error| Refusal::Purge(format!("the body cannot be used: {error}")))?;
         let router = std::sync::Arc::clone(&self.settings().router);
-        let understood = understand(body, &router).map_err(Refusal::Purge)?;
+        let understood = parse(&body, &router).map_err(Refusal::Purge)?;
         self.purge_now(&understood, known, peer).await
     }
 
@@ -222,6 +220,20 @@ impl PurgeMethod<'_> {
 struct Understood {
     purge: Purge,
     warnings: Vec<Warning>,
+}
+
+/// What the JSON body of a purge request names under the sites of `router`.
+///
+/// # Errors
+///
+/// What is wrong with it, for whoever wrote it.
+pub fn purge_of(body: &[u8], router: &Router) -> Result<Purge, String> {
+    parse(body, router).map(|understood| understood.purge)
+}
+
+fn parse(body: &[u8], router: &Router) -> Result<Understood, String> {
+    let body = serde_json::from_slice(body).map_err(|error| format!("the body cannot be used: {error}"))?;
+    understand(body, router)
 }
 
 /// What the body names, in the spelling of keys; or the first mistake in it, and then nothing is purged.

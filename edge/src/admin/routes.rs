@@ -2,6 +2,7 @@
 //! no spelling of a path reaches anything but itself.
 
 use http::Method;
+use origin_sync::release::fleet::{PREWARM_PATH, RELEASES_PATH};
 
 use crate::config::Scope;
 
@@ -36,8 +37,10 @@ pub(super) enum Endpoint {
     Livez,
     Metrics,
     Openapi,
+    Prewarm,
     Purge,
     Readyz,
+    Releases,
     Status,
     Verify,
     Warm,
@@ -66,6 +69,18 @@ pub(super) const ROUTES: &[Route] = &[
         Method::GET,
         Access::Scope(Scope::Read),
         Endpoint::Cache,
+    ),
+    route(
+        RELEASES_PATH,
+        Method::GET,
+        Access::Scope(Scope::Read),
+        Endpoint::Releases,
+    ),
+    route(
+        PREWARM_PATH,
+        Method::POST,
+        Access::Scope(Scope::Admin),
+        Endpoint::Prewarm,
     ),
     route(
         "/v1/verify",

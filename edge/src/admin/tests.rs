@@ -177,7 +177,10 @@ async fn health_needs_no_token_and_says_why() {
         .ask("GET", "/readyz", "Accept: application/json\r\n", "")
         .await;
     assert_eq!(got.status, 503);
-    assert_eq!(got.json(), json!({ "ready": false, "reasons": ["draining"] }));
+    assert_eq!(
+        got.json(),
+        json!({ "ready": false, "reasons": ["draining"], "degraded": [] })
+    );
     // Alive all the while: a drain is no reason to be killed.
     assert_eq!(node.get("/livez").await.status, 200);
     let got = node.ask("HEAD", "/livez", "", "").await;
@@ -584,6 +587,7 @@ async fn status_shows_the_node_and_what_its_parts_add() {
             "uptime_seconds": 90,
             "ready": false,
             "not_ready": ["starting"],
+            "degraded": [],
             "purges": { "position": 1, "records": node.epochs.records(), "folds": 0 },
             "sites": [{ "name": "cdn.example.com", "hosts": ["cdn.example.com"], "origin": "assets" }],
             "cache": { "bytes": 7 },

@@ -5,8 +5,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
+
+use moka::Equivalent;
 
 use crate::config::Query;
 
@@ -43,7 +45,7 @@ impl Key {
             text.push_str(query);
         }
         Self {
-            hash: HASHER.hash_one(&text),
+            hash: hash(begun(origin, host), path, query),
             text: text.into(),
             host_at,
             path_at,
@@ -79,6 +81,17 @@ impl Key {
     /// The hash: the same for equal keys, within this process.
     pub fn hash64(&self) -> u64 {
         self.hash
+    }
+
+    /// The same, to be looked for.
+    pub fn sought(&self) -> Sought<'_> {
+        Sought {
+            origin: self.origin(),
+            host: self.host(),
+            path: Cow::Borrowed(self.path()),
+            query: self.query().map(Cow::Borrowed),
+            hash: self.hash,
+        }
     }
 
     /// `host|path`, and `host|path?query` when there is a query: what a purge by URL or prefix looks at.
@@ -123,6 +136,96 @@ impl fmt::Display for Key {
     }
 }
 
+/// What all keys of a site begin with, hashed already.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    origin: Box<str>,
+    host: Arc<str>,
+    hasher: DefaultHasher,
+}
+
+impl Beginning {
+    /// The beginning of the keys of `host` at `origin`.
+    pub fn new(origin: &str, host: &Arc<str>) -> Self {
+        Self {
+            origin: origin.into(),
+            host: Arc::clone(host),
+            hasher: begun(origin, host),
+        }
+    }
+
+    /// The key of a canonical path and query, to be looked for.
+    pub fn seek<'a>(&'a self, path: Cow<'a, str>, query: Option<Cow<'a, str>>) -> Sought<'a> {
+        Sought {
+            origin: &self.origin,
+            host: &self.host,
+            hash: hash(self.hasher.clone(), &path, query.as_deref()),
+            path,
+            query,
+        }
+    }
+}
+
+/// A key that is looked for: it borrows its parts, so that a hit allocates nothing for it.
+#[derive(Clone, Debug)]
+pub struct Sought<'a> {
+    origin: &'a str,
+    host: &'a str,
+    path: Cow<'a, str>,
+    query: Option<Cow<'a, str>>,
+    hash: u64,
+}
+
+impl<'a> Sought<'a> {
+    /// The canonical path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The key, to be kept.
+    pub fn to_key(&self) -> Key {
+        Key::new(self.origin, self.host, &self.path, self.query.as_deref())
+    }
+}
+
+impl Hash for Sought<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Equivalent<Key> for Sought<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.hash == key.hash
+            && self.path == key.path()
+            && self.query.as_deref() == key.query()
+            && self.host == key.host()
+            && self.origin == key.origin()
+    }
+}
+
+/// Keys are hashed part by part, so that a key and one that is looked for come to the same.
+fn begun(origin: &str, host: &str) -> DefaultHasher {
+    let mut hasher = HASHER.build_hasher();
+    write(&mut hasher, origin);
+    write(&mut hasher, host);
+    hasher
+}
+
+fn hash(mut begun: DefaultHasher, path: &str, query: Option<&str>) -> u64 {
+    write(&mut begun, path);
+    if let Some(query) = query {
+        write(&mut begun, query);
+    }
+    begun.finish()
+}
+
+fn write(hasher: &mut DefaultHasher, part: &str) {
+    hasher.write(part.as_bytes());
+    // No text in UTF-8 holds this byte.
+    hasher.write_u8(0xff);
+}
+
 /// Why a path is refused; always the client's fault, 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -161,15 +264,29 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if !raw.starts_with('/') {
         return Err(PathError::NotAbsolute);
     }
-    let path = if raw.bytes().all(stays) {
-        Cow::Borrowed(raw)
-    } else {
-        respell(raw)?
-    };
-    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+    // One pass finds what most paths are: plain, and without a segment that begins with a dot.
+    let (mut plain, mut dotted, mut before) = (true, false, b'/');
+    for byte in raw.bytes() {
+        plain &= stays(byte);
+        dotted |= before == b'/' && byte == b'.';
+        before = byte;
+    }
+    let path = if plain { Cow::Borrowed(raw) } else { respell(raw)? };
+    let suspect = dotted || !plain;
+    if suspect && path.split('/').any(is_dot_segment) {
         return Err(PathError::DotSegment);
     }
     Ok(path)
+}
+
+/// Whether a segment of a canonical path means another place (RFC 3986 section 5.2.4). Some servers take what follows a
+/// semicolon off a segment before they look.
+fn is_dot_segment(segment: &str) -> bool {
+    if !segment.starts_with('.') {
+        return false;
+    }
+    let name = segment.split(';').next().unwrap_or_default();
+    matches!(name.split("%3B").next(), Some("." | ".."))
 }
 
 /// The key of the object that a canonical path names in a bucket: decoded, without the leading slash.
@@ -227,12 +344,29 @@ fn name_of(parameter: &str) -> &str {
 
 /// RFC 3986 section 2.3.
 fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Whether a byte stands in a canonical path as it is: `pchar` of RFC 3986 section 3.3 without escapes, or a slash.
 fn stays(byte: u8) -> bool {
-    is_unreserved(byte) || b"!$&'()*+,;=:@/".contains(&byte)
+    const PLAIN: u128 = {
+        let (mut set, mut byte) = (0_u128, 0_u8);
+        while byte < 128 {
+            let is_plain = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'.' | b'_' | b'~')
+                || matches!(
+                    byte,
+                    b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
+                )
+                || matches!(byte, b'=' | b':' | b'@' | b'/');
+            if is_plain {
+                set |= 1 << byte;
+            }
+            byte += 1;
+        }
+        set
+    };
+    byte < 128 && (PLAIN >> byte) & 1 == 1
 }
 
 /// Spells a path that holds more than plain characters.
@@ -300,6 +434,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_looked_for_is_equal_to_its_own_key_only() {
+        let parts = [
+            ("o", "h", "/p", None),
+            ("o", "h", "/p", Some("")),
+            ("o", "h", "/p", Some("q")),
+            ("o", "h", "/pq", None),
+            ("o", "hh", "/p", None),
+            ("oo", "h", "/p", None),
+            ("o|h", "h", "/p", None),
+            ("o", "h|h", "/p", None),
+        ];
+        for (n, (origin, host, path, query)) in parts.into_iter().enumerate() {
+            let beginning = Beginning::new(origin, &host.into());
+            let sought = beginning.seek(path.into(), query.map(Cow::Borrowed));
+            assert_eq!(sought.to_key(), Key::new(origin, host, path, query));
+            assert_eq!(sought.to_key().sought().to_key(), sought.to_key());
+            for (m, (origin, host, path, query)) in parts.into_iter().enumerate() {
+                let key = Key::new(origin, host, path, query);
+                assert_eq!(sought.equivalent(&key), n == m, "{sought:?} {key:?}");
+                assert_eq!(sought.hash == key.hash64(), n == m, "{sought:?} {key:?}");
+            }
+        }
+    }
+
+    #[test]
     fn paths_that_are_kept_or_spelled_anew() {
         let check = |raw: &str, expected: &str, object: &str| {
             let path = canonical_path(raw).unwrap();
@@ -346,6 +505,9 @@ mod tests {
             "/%2e",
             "/%2e./",
             "/a/%2E%2e/b",
+            "/a/..;/b",
+            "/a/..%3bx/b",
+            "/.;",
         ] {
             check(dots, PathError::DotSegment);
         }

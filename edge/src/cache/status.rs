@@ -3,8 +3,6 @@
 //!
 //! Nothing is decided here.
 
-use std::fmt::Write as _;
-
 use http::HeaderValue;
 
 use super::key::Key;
@@ -138,7 +136,14 @@ impl Status {
 
     /// The member of Cache-Status for a cache called `name`, with `key` if that is to be shown.
     pub fn write(&self, name: &str, key: Option<&Key>) -> HeaderValue {
-        let mut out = String::with_capacity(name.len() + 96);
+        // As long as most hits need, so that their value is kept as it was written.
+        let room = match self.handling {
+            Handling::Hit { ttl } if self.detail.is_none() && key.is_none() => {
+                name.len() + "; hit; ttl=".len() + itoa::Buffer::new().format(bounded(ttl)).len()
+            }
+            _ => name.len() + 96,
+        };
+        let mut out = String::with_capacity(room);
         write_name(&mut out, name);
         match self.handling {
             Handling::Hit { ttl } => {
@@ -233,19 +238,48 @@ impl Label for Outcome {
 const INTEGER_MAX: i64 = 999_999_999_999_999;
 
 fn write_integer(out: &mut String, name: &str, value: i64) {
-    // Writing to a String cannot fail.
-    let _ = write!(out, "; {name}={}", value.clamp(-INTEGER_MAX, INTEGER_MAX));
+    out.push_str("; ");
+    out.push_str(name);
+    out.push('=');
+    out.push_str(itoa::Buffer::new().format(bounded(value)));
+}
+
+fn bounded(value: i64) -> i64 {
+    value.clamp(-INTEGER_MAX, INTEGER_MAX)
 }
 
 /// The cache's name: as a token where it is one, else as a string (RFC 9651 sections 3.3.3 and 3.3.4).
 fn write_name(out: &mut String, name: &str) {
-    let rest = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~:/".contains(c);
-    let is_token = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*') && name.chars().all(rest);
+    let begins = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'*';
+    let is_token = name.as_bytes().first().is_some_and(begins) && name.bytes().all(may_be_in_token);
     if is_token {
         out.push_str(name);
         return;
     }
     write_string(out, name);
+}
+
+fn may_be_in_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+                | b':'
+                | b'/'
+        )
 }
 
 /// RFC 9651 section 4.1.6; what is not visible ASCII is left out.

@@ -94,11 +94,23 @@ fn uncovered_hosts(config: &Config, resolver: &certs::Resolver) -> Vec<String> {
     let hosts = config.sites.iter().flat_map(|site| &site.hosts);
     let uncovered = hosts.filter(|host| {
         let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
-        !is_address && resolver.admit(Some(&host.replacen('*', "any", 1))).is_err()
+        let named = host.replacen('*', "any", 1);
+        !is_address && resolver.admit(Some(&named)).is_err() && !is_ordered(config, &named)
     });
     uncovered
         .map(|host| format!("{host}: no certificate names this host of a site"))
         .collect()
+}
+
+/// Whether a certificate for `host` is ordered from a CA.
+fn is_ordered(config: &Config, host: &str) -> bool {
+    let managed = config.managed.iter().flat_map(|settings| &settings.managed);
+    managed
+        .flat_map(|managed| &managed.names)
+        .any(|name| match name.strip_prefix("*.") {
+            Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest == parent),
+            None => name == host,
+        })
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

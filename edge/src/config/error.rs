@@ -43,10 +43,16 @@ impl Errors {
         }])
     }
 
-    /// `errors` in the order of their lines, if there are any.
-    pub(super) fn collect(mut errors: Vec<ConfigError>) -> Option<Self> {
-        errors.sort_by_key(|error| (error.line, error.column));
-        (!errors.is_empty()).then_some(Self(errors))
+    /// `errors` in the order of their lines, if there are any. A table that is read twice has told its mistakes twice.
+    pub(super) fn collect(errors: Vec<ConfigError>) -> Option<Self> {
+        let mut each: Vec<ConfigError> = Vec::with_capacity(errors.len());
+        for error in errors {
+            if !each.contains(&error) {
+                each.push(error);
+            }
+        }
+        each.sort_by_key(|error| (error.line, error.column));
+        (!each.is_empty()).then_some(Self(each))
     }
 }
 

@@ -107,6 +107,7 @@ pub const KEYS: &[KeyDoc] = &[
 
     key("tls.tickets.secret_file", "path", "not set", "The secret that session tickets are sealed with on every node, 32 bytes in base64 a line; the first one seals. Without it they follow from tls.store's keys, and without these each node has its own"),
     key("tls.tickets.secret_env", "string", "not set", "The environment variable with this secret"),
+    key("tls.early_data", "boolean", "false", "Whether clients of TLS 1.3 that come back may send their first request before the handshake is over (0-RTT). A plain GET that the cache can answer is answered, everything else gets 425 and is asked again. Sessions are then kept by the node that made them and used once, so that nothing can be replayed, and no other node resumes them"),
 
     key("cache.memory", "size", "\"512MiB\"", "Bytes for stored responses and bodies in flight together"),
     key("cache.object_max", "size", "a quarter of memory, at most 64MiB", "The largest body that is kept; larger ones stream past"),
@@ -160,6 +161,8 @@ pub const KEYS: &[KeyDoc] = &[
     key("site[].x_cache", "boolean", "false", "Whether X-Cache is sent beside Cache-Status"),
     key("site[].cache_status_key", "boolean", "false", "Whether Cache-Status shows the cache key"),
     key("site[].purge_method", "boolean", "false", "Whether PURGE is answered on the public port, to holders of a purge token"),
+    key("site[].releases", "list of names", "[]", "What is released here: /<name>/<version or alias>/<path> leads to what was signed, and no other path to anything"),
+    key("site[].trust", "list of public keys", "not set", "Whose signatures count: \"release:ed25519-...\" for versions, \"channel:ed25519-...\" for aliases, one of each at least; must be set with releases"),
     key("site[].rule[].path", "string", "", "A path, or a prefix that ends with *; the first rule that matches wins"),
     key("site[].rule[].ttl", "duration", "the site's", "As the site's, for these paths"),
     key("site[].rule[].ttl_default", "duration", "the site's", "As the site's, for these paths"),
@@ -173,6 +176,9 @@ pub const KEYS: &[KeyDoc] = &[
     key("site[].rule[].coding", "boolean", "true", "Whether bodies are coded here; when not, they go on as the origin sent them"),
     key("site[].rule[].remove", "list of header fields", "[]", "Header fields of the origin that go no further"),
     key("site[].rule[].fields", "table of header fields", "{}", "Header fields to set on each response, after the preset"),
+
+    key("releases.state", "path", "not set", "A folder of this node alone, where the last good channels are kept; must be set where a site has releases"),
+    key("releases.poll", "duration", "\"5s\"", "How often the bucket is asked for channels"),
 
     key("limits.connections", "integer", "20000", "Client connections in all"),
     key("limits.connections_per_address", "integer", "1000", "Client connections per IPv4 address or IPv6 /64"),

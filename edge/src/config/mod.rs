@@ -42,12 +42,16 @@ pub struct Config {
     pub managed: Option<certs::Settings>,
     /// What session tickets are sealed with, a key a line, so that any node resumes them.
     pub tickets: Option<certs::settings::Secret>,
+    /// Whether clients that come back may send their first request before the handshake is over.
+    pub early_data: bool,
     /// How much may be kept.
     pub cache: Cache,
     /// Every origin, by name, in the order of the file.
     pub origins: Vec<Origin>,
     /// Every site, in the order of the file.
     pub sites: Vec<Site>,
+    /// How releases are followed.
+    pub releases: Releases,
     /// The limits towards clients.
     pub limits: Limits,
     /// Where logs go.
@@ -179,6 +183,26 @@ pub struct Site {
     pub cache_status_key: bool,
     /// Whether the `PURGE` method is answered on the public port, for holders of a purge token.
     pub purge_method: bool,
+    /// What it serves of releases; then it serves nothing else.
+    pub releases: Option<SiteReleases>,
+}
+
+/// What a site serves that was signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteReleases {
+    /// What is released: the first segment of its URLs.
+    pub names: Vec<origin_sync::release::Name>,
+    /// Whose word counts.
+    pub trust: origin_sync::release::Trust,
+}
+
+/// How releases are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Releases {
+    /// Where what was last good is kept; set where any site has releases.
+    pub state: Option<PathBuf>,
+    /// How often the bucket is asked for channels.
+    pub poll: Duration,
 }
 
 /// How a site reads RFC 9111 where it leaves a choice.

@@ -11,8 +11,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use super::asks::Asks;
 use super::message::{Body, Request};
-use super::{Routed, error, recode};
+use super::{error, intake, recode};
 use crate::cache::inflight::Reader;
 use crate::cache::policy::partial::Part;
 use crate::cache::store::{Form, Head};
@@ -22,9 +23,10 @@ use crate::representation::coding::Coding;
 use crate::representation::encoder::{self};
 use crate::representation::precondition::{self, Current};
 use crate::representation::range::{self, Multipart, Selection};
+use crate::site::Site;
 
 /// Digests of the content of this one message (RFC 9530 section 2): not those of a part of it.
-const CONTENT_DIGESTS: [HeaderName; 2] = [
+static CONTENT_DIGESTS: [HeaderName; 2] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("content-md5"),
 ];
@@ -41,6 +43,8 @@ pub(super) struct Answer {
     pub(super) fields: HeaderMap,
     pub(super) body: Body,
     pub(super) coding: Coding,
+    /// Whether the fields are those of a whole answer already, but for what each answer gets anew.
+    pub(super) dressed: bool,
 }
 
 impl Answer {
@@ -50,19 +54,21 @@ impl Answer {
             fields,
             body: Body::Empty,
             coding: Coding::Identity,
+            dressed: false,
         }
     }
 
     /// RFC 9110 15.4.5: the fields that a 200 would have had, but for those that describe a content.
     pub(super) fn not_modified(head: &Head, etag: Option<HeaderValue>) -> Self {
-        let mut fields = head.fields.clone();
-        for name in [
+        static OF_CONTENT: [HeaderName; 5] = [
             CONTENT_TYPE,
             CONTENT_LANGUAGE,
             CONTENT_ENCODING,
             CONTENT_LENGTH,
             CONTENT_RANGE,
-        ] {
+        ];
+        let mut fields = head.fields.clone();
+        for name in &OF_CONTENT {
             fields.remove(name);
         }
         without_digests(&mut fields);
@@ -119,78 +125,93 @@ fn selection(request: &Request, head: &Head, etag: Option<&HeaderValue>, length:
     }
 }
 
-/// The answer with a form whose bytes, `body`, are in memory.
+/// The fields of an answer with all of a form.
+pub(super) fn form_fields(head: &Head, form: &Form) -> HeaderMap {
+    let mut fields = intake::form_fields(head, form.coding, form.suffix);
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(form.body.len()));
+    if head.status == StatusCode::OK {
+        fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    fields
+}
+
+/// The answer with a form whose bytes, `body`, are in memory; `fields` are those of an answer with all of it.
 pub(super) fn whole(
     request: &Request,
-    routed: &Routed,
+    asks: Asks,
     head: &Head,
     form: &Form,
-    mut body: Bytes,
-    etag: Option<&HeaderValue>,
+    fields: HeaderMap,
+    body: Bytes,
 ) -> Answer {
-    let mut fields = form.fields.clone();
-    let mut status = head.status;
-    if status == StatusCode::OK {
-        fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    } else if body.is_empty() && is_missing(status, routed) {
-        body = error::fill(&mut fields, status, request.target.path());
-        fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
-    }
+    let mut answer = Answer {
+        status: head.status,
+        fields,
+        body: Body::Empty,
+        coding: form.coding,
+        dressed: true,
+    };
     if let Some(held) = &head.part {
-        return part(request, held, fields, body);
+        return part(request, held, answer, &body);
     }
     let total = body.len() as u64;
-    match selection(request, head, etag, total) {
-        Selection::Whole => {}
+    let selected = match asks.for_range() {
+        true => selection(request, head, form.etag.as_ref(), total),
+        false => Selection::Whole,
+    };
+    let body = match selected {
+        Selection::Whole => body,
         Selection::Unsatisfiable => return Answer::unsatisfiable(total),
         Selection::Single(part) => {
-            status = StatusCode::PARTIAL_CONTENT;
-            without_digests(&mut fields);
-            fields.insert(CONTENT_RANGE, range::content_range(&part, total));
-            fields.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-            body = slice(&body, part.start, part.end);
+            answer.status = StatusCode::PARTIAL_CONTENT;
+            without_digests(&mut answer.fields);
+            answer
+                .fields
+                .insert(CONTENT_RANGE, range::content_range(&part, total));
+            answer
+                .fields
+                .insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+            slice(&body, part.start, part.end)
         }
-        Selection::Multiple(parts) => return multipart(fields, &body, etag, parts, form.coding),
-    }
-    let body = match request.method == Method::HEAD || body.is_empty() {
-        true => Body::Empty,
-        false => Body::Full(body),
+        Selection::Multiple(parts) => return multipart(answer, &body, form.etag.as_ref(), parts),
     };
-    Answer {
-        status,
-        fields,
-        body,
-        coding: form.coding,
+    if request.method != Method::HEAD && !body.is_empty() {
+        answer.body = Body::Full(body);
     }
+    answer
 }
 
 /// The answer out of a part: the range within it, or all of it (RFC 9111 section 3.3).
-fn part(request: &Request, held: &Part, mut fields: HeaderMap, body: Bytes) -> Answer {
+fn part(request: &Request, held: &Part, mut answer: Answer, body: &Bytes) -> Answer {
     let asked = held.serves(&request.headers).unwrap_or(held.first..held.end());
-    without_digests(&mut fields);
-    fields.insert(CONTENT_RANGE, range::content_range(&asked, held.total));
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(asked.end - asked.start));
+    without_digests(&mut answer.fields);
+    answer
+        .fields
+        .insert(CONTENT_RANGE, range::content_range(&asked, held.total));
+    answer
+        .fields
+        .insert(CONTENT_LENGTH, HeaderValue::from(asked.end - asked.start));
     let (start, end) = (
         asked.start.saturating_sub(held.first),
         asked.end.saturating_sub(held.first),
     );
     Answer {
         status: StatusCode::PARTIAL_CONTENT,
-        fields,
-        body: Body::Full(slice(&body, start, end)),
+        body: Body::Full(slice(body, start, end)),
         coding: Coding::Identity,
+        ..answer
     }
 }
 
 /// RFC 9110 14.6.
 fn multipart(
-    mut fields: HeaderMap,
+    mut answer: Answer,
     body: &Bytes,
     etag: Option<&HeaderValue>,
     parts: Vec<std::ops::Range<u64>>,
-    coding: Coding,
 ) -> Answer {
-    without_digests(&mut fields);
+    let fields = &mut answer.fields;
+    without_digests(fields);
     let seed = etag.map_or(&b""[..], HeaderValue::as_bytes);
     let multipart = Multipart::new(seed, fields.get(CONTENT_TYPE), body.len() as u64, parts);
     fields.insert(CONTENT_TYPE, multipart.content_type().clone());
@@ -203,9 +224,8 @@ fn multipart(
     pieces.push_back(multipart.tail());
     Answer {
         status: StatusCode::PARTIAL_CONTENT,
-        fields,
         body: Body::Parts(pieces),
-        coding,
+        ..answer
     }
 }
 
@@ -247,24 +267,26 @@ pub(super) fn arriving_answer(
         fields,
         body,
         coding: head.coding,
+        dressed: false,
     }
 }
 
 /// Whether it is a bucket's word for what it does not hold. What an application says of that goes on as it is.
-pub(super) fn is_missing(status: StatusCode, routed: &Routed) -> bool {
+pub(super) fn is_missing(status: StatusCode, site: &Site) -> bool {
     let is_gone = status == StatusCode::NOT_FOUND || status == StatusCode::GONE;
-    is_gone && !routed.site.settings().relays
+    is_gone && !site.settings().relays
 }
 
 /// A 404 or 410 that has just come: S3's own body is XML for machines, so it gets one that suits the path.
-pub(super) fn missing(head: &Head, mut fields: HeaderMap, routed: &Routed) -> Answer {
-    let body = error::fill(&mut fields, head.status, routed.key.path());
+pub(super) fn missing(head: &Head, mut fields: HeaderMap, path: &str) -> Answer {
+    let body = error::fill(&mut fields, head.status, path);
     fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len() as u64));
     Answer {
         status: head.status,
         fields,
         body: Body::Full(body),
         coding: Coding::Identity,
+        dressed: false,
     }
 }
 

@@ -30,10 +30,16 @@ impl Exchange {
         let asked: Vec<_> = order.asked_back().collect();
         let fields: Vec<_> = asked.iter().map(|stored| &stored.head.origin_fields).collect();
         let nothing_new;
-        // One that was stored for another request serves this one only if the origin names it.
+        // One that was stored for another request serves this one only if the origin names it, or was asked about no
+        // other: then the one tag of the question is that of the answer (RFC 9110 section 13.1.2).
         let is_named = order.stored.is_some() || answer.headers.contains_key(ETAG);
         let (at, news) = match validation::confirmed(&fields, &answer.headers) {
             Confirmed::None => return None,
+            Confirmed::Updated(0) if !is_named && fields.len() == 1 => {
+                // It has no validator of its own, so it updates nothing (RFC 9111 section 4.3.4).
+                nothing_new = times_of(&answer.headers);
+                (0, &nothing_new)
+            }
             _ if !is_named => return None,
             Confirmed::Unchanged(_) if order.stored.is_none() => return None,
             Confirmed::Updated(at) => (at, &answer.headers),

@@ -37,6 +37,8 @@ pub enum Failure {
     NotAcceptable,
     /// No form that the client takes could be made: too many are in the making, or the body cannot be decoded.
     NotCoded,
+    /// The path leads to nothing that was released.
+    NotFound,
     /// `only-if-cached`, and nothing is.
     OnlyIfCached,
     /// The origin failed, and nothing stale may be served.
@@ -52,6 +54,8 @@ pub enum Failure {
     Panicked,
     /// The header block did not arrive in time.
     RequestTimeout,
+    /// It may be a copy that somebody else has sent, and more than a look into the cache is needed (RFC 8470).
+    TooEarly,
     /// `PURGE` without a token that allows it.
     Unauthorized,
     /// The target is too long.
@@ -115,10 +119,12 @@ impl Failure {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::NotCoded | Self::OverBudget => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotFound => StatusCode::NOT_FOUND,
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Origin { kind, .. } => origin_status(*kind),
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooEarly => StatusCode::TOO_EARLY,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
         }
@@ -137,11 +143,13 @@ impl Failure {
             Self::Misdirected => "misdirected",
             Self::NotAcceptable => "not-acceptable",
             Self::NotCoded => "not-coded",
+            Self::NotFound => "not-found",
             Self::OnlyIfCached => "only-if-cached",
             Self::Origin { kind, .. } => kind.token(),
             Self::OverBudget => "over-budget",
             Self::Panicked => "panicked",
             Self::RequestTimeout => "request-timeout",
+            Self::TooEarly => "too-early",
             Self::Unauthorized => "unauthorized",
             Self::UriTooLong => "uri-too-long",
         }

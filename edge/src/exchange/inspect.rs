@@ -1,5 +1,5 @@
-//! What is stored for a URL, and what would be done with it now: the arithmetic of its freshness, its variants, the
-//! purges that it has met, its forms.
+//! What is stored for a URL, in every tier, and what would be done with it now: the arithmetic of its freshness, its
+//! variants, the purges that it has met, its forms.
 //!
 //! For the operator's side. It asks the same questions as a lookup and answers none of them by itself.
 
@@ -9,9 +9,10 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::Exchange;
-use super::lookup;
+use super::asks::Asks;
+use super::lookup::{self, Lookup};
 use super::tier;
-use super::warm::{BadUrl, Target};
+use super::warm::{self, BadUrl};
 use crate::cache::epoch::Standing;
 use crate::cache::key::Key;
 use crate::cache::policy::directives::RequestDirectives;
@@ -22,22 +23,42 @@ use crate::clock::Timestamp;
 use crate::fields::dates;
 
 impl Exchange {
-    /// What is stored for `url`, as JSON.
+    /// What is stored for `url`, as JSON. What is on the disk is read and proved for it.
     ///
     /// # Errors
     ///
     /// When the URL leads nowhere.
-    pub fn inspect(&self, url: &str) -> Result<Value, BadUrl> {
-        let Target { host, target, .. } = Target::parse(url)?;
-        let site = self.routes().router.route(&host).cloned().ok_or(BadUrl::NoSite)?;
+    pub async fn inspect(&self, url: &str) -> Result<Value, BadUrl> {
+        let request = warm::plain(url, HeaderMap::new(), self.clock.now())?;
+        let (host, target) = (&request.host, &request.target);
+        let site = self.routes().router.route(host).cloned().ok_or(BadUrl::NoSite)?;
         let key = site.key(target.path(), target.query())?;
+        let mut on_disk = Vec::new();
+        if let Some(disk) = &self.cache.disk {
+            let loaded = disk.load(&key).await;
+            on_disk.extend(loaded.into_iter().map(|loaded| Arc::new(self.revive(loaded))));
+        }
         let now = self.clock.now();
         let entry = self.cache.memory.find(&key);
-        let stored: Vec<Value> = entry
-            .iter()
-            .flat_map(|entry| entry.variants())
-            .map(|stored| self.shown(&key, stored, now))
+        let in_memory = entry.iter().flat_map(|entry| entry.variants());
+        let tiers = in_memory
+            .map(|stored| ("memory", stored))
+            .chain(on_disk.iter().map(|stored| ("disk", stored)));
+        let stored: Vec<Value> = tiers
+            .map(|(tier, stored)| self.shown(tier, &key, stored, now))
             .collect();
+        let heeds = site.settings().terms.request_directives;
+        let (memory, epochs) = (&self.cache.memory, &self.cache.epochs);
+        let found = lookup::lookup(
+            memory,
+            epochs,
+            &key.sought(),
+            (&request, Asks::default()),
+            heeds,
+            now,
+        );
+        let usable =
+            |stored: &Arc<StoredResponse>| lookup::standing(epochs, &key, stored) != Standing::Purged;
         Ok(json!({
             "url": url,
             "site": site.name(),
@@ -47,11 +68,12 @@ impl Exchange {
             "purges": self.cache.epochs.last().number(),
             "being_fetched": self.cache.flights.contains(&key),
             "on_disk": self.cache.disk.as_ref().is_some_and(|disk| disk.has(&key)),
+            "plain_get": outlook(&found, on_disk.iter().any(usable)),
             "stored": stored,
         }))
     }
 
-    fn shown(&self, key: &Key, stored: &Arc<StoredResponse>, now: Timestamp) -> Value {
+    fn shown(&self, tier: &str, key: &Key, stored: &Arc<StoredResponse>, now: Timestamp) -> Value {
         let head = &stored.head;
         let standing = lookup::standing(&self.cache.epochs, key, stored);
         let age = head.age(now);
@@ -62,8 +84,10 @@ impl Exchange {
             Value::Object(shown.collect())
         });
         json!({
-            "tier": if tier::is_on_disk(stored) { "disk" } else { "memory" },
+            "tier": tier,
+            "bytes_in": if tier::is_on_disk(stored) { "disk" } else { "memory" },
             "status": head.status.as_u16(),
+            "part": head.part.map(|part| format!("{} bytes from {} of {}", part.length, part.first, part.total)),
             "source": &*head.source,
             "vary": vary,
             "served": served(&head.lifetime, age, standing),
@@ -82,6 +106,19 @@ impl Exchange {
             "forms": stored.forms.iter().map(|form| shown_form(form)).collect::<Vec<_>>(),
             "bytes": stored.bytes(),
         })
+    }
+}
+
+/// What a GET without any fields of its own would meet now, by the law that it would meet it by. `is_on_disk` is whether
+/// the disk has something that is not purged.
+fn outlook(found: &Lookup, is_on_disk: bool) -> String {
+    match found {
+        _ if found.is_nothing() && is_on_disk => "looked for on the disk first".into(),
+        Lookup::Fresh(_) => "a hit".into(),
+        Lookup::StaleAllowed(_) => "a hit, stale".into(),
+        Lookup::WhileRevalidating(_) => "a hit, stale, and the origin is asked behind it".into(),
+        Lookup::Forward { why, .. } => format!("the origin is asked: {}", why.token()),
+        Lookup::OnlyIfCached => "refused".into(),
     }
 }
 
@@ -123,8 +160,8 @@ fn lifetime(lifetime: &Lifetime) -> Value {
 
 fn shown_form(form: &Form) -> Value {
     let etag = form
-        .fields
-        .get(http::header::ETAG)
+        .etag
+        .as_ref()
         .map(|etag| String::from_utf8_lossy(etag.as_bytes()));
     json!({
         "coding": form.coding.token(),

@@ -17,7 +17,7 @@ use crate::cache::policy::freshness::{self, Times};
 use crate::cache::policy::partial::Part;
 use crate::cache::policy::storability::{self, NotStored, RequestFacts};
 use crate::cache::policy::{validation, vary};
-use crate::cache::store::{Content, Form, Head, StoredResponse};
+use crate::cache::store::{Content, Dressed, Form, Head, StoredResponse};
 use crate::cache::tag;
 use crate::fields::lists;
 use crate::representation::coding::{self, Coding};
@@ -91,6 +91,8 @@ pub fn judge(
     // A part is kept by the law of the whole (RFC 9111 section 3.3).
     let lawful = part.map_or(status, |_| StatusCode::OK);
     let verdict = match &vary {
+        // The range is no part of the key, so what is only said of the range is for nobody else: a 416 above all.
+        _ if order.range.is_some() && may_be_of_range(lawful) => Err(NotStored::Partial),
         Ok(_) => storability::storable(&facts, lawful, &headers, &directives, lifetimes, settings.terms),
         Err(why) => Err(*why),
     };
@@ -153,6 +155,12 @@ fn part_of(order: &Order, status: StatusCode, headers: &HeaderMap, length: Optio
     wanted.then(|| Part::from_fields(headers, length)).flatten()
 }
 
+/// Whether an answer may be an error because of the range that was asked for.
+fn may_be_of_range(status: StatusCode) -> bool {
+    let is_error = status.is_client_error() || status.is_server_error();
+    is_error && !matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
 /// `stored` after the origin confirmed it with the fields `news` (RFC 9111 3.2, 4.3.4), and whether it may stay stored. Its forms
 /// stay, their fields are made anew.
 pub fn freshened(
@@ -181,14 +189,14 @@ pub fn own_form(head: &Head, body: impl Into<Content>) -> Form {
 
 /// A form of `head` in `coding`, made as `suffix` says (empty for the origin's own).
 pub fn form(head: &Head, coding: Coding, suffix: &'static str, body: impl Into<Content>) -> Form {
-    let body = body.into();
-    let mut fields = form_fields(head, coding, suffix);
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    // What is no entity tag validates nothing, but is sent on as it came.
+    let as_it_came = || head.origin_fields.get(ETAG).filter(|_| suffix.is_empty());
     Form {
         coding,
         suffix,
-        body,
-        fields,
+        body: body.into(),
+        etag: form_etag(head, suffix).or_else(|| as_it_came().cloned()),
+        dressed: Dressed::default(),
         improvable: false,
     }
 }

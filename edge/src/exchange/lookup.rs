@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::cache::epoch::{Epochs, Standing};
-use crate::cache::key::Key;
+use crate::cache::key::{Key, Sought};
 use crate::cache::policy::directives::RequestDirectives;
 use crate::cache::policy::partial::Part;
 use crate::cache::policy::staleness::{self, Verdict, Why};
@@ -14,6 +14,7 @@ use crate::cache::store::{Memory, StoredResponse};
 use crate::clock::Timestamp;
 
 use super::answer;
+use super::asks::Asks;
 use super::message::Request;
 
 /// What the cache has to say to a request.
@@ -60,22 +61,28 @@ pub struct Stale {
     pub purged: bool,
 }
 
-/// Looks `key` up for `request`.
+/// Looks `sought` up for `request`, which `asks` for something.
 pub fn lookup(
     memory: &Memory,
     epochs: &Epochs,
-    key: &Key,
-    request: &Request,
+    sought: &Sought<'_>,
+    (request, asks): (&Request, Asks),
     heeds: bool,
     now: Timestamp,
 ) -> Lookup {
-    let directives = RequestDirectives::parse(&request.headers);
-    let Some(entry) = memory.find(key) else {
+    let directives = match asks.of_caches() {
+        true => RequestDirectives::parse(&request.headers),
+        false => RequestDirectives::default(),
+    };
+    let Some(entry) = memory.find(sought) else {
         return absent(&directives, Vec::new(), None);
     };
     let (mut others, mut part) = (Vec::new(), None);
     for stored in entry.variants() {
-        let standing = standing(epochs, key, stored);
+        let standing = match stored.is_vetted(epochs.last()) {
+            true => Standing::Valid { as_of: epochs.last() },
+            false => standing(epochs, &sought.to_key(), stored),
+        };
         if standing == Standing::Purged {
             continue;
         }

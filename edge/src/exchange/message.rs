@@ -34,6 +34,9 @@ pub struct Request {
     pub received: Timestamp,
     /// Its content, if there is any. It comes as fast as it is taken.
     pub content: Option<Content>,
+    /// Whether somebody else may have sent a copy of it: it came before its handshake was over (RFC 8446 section 8), here or
+    /// at a node before this one (RFC 8470 section 5.1).
+    pub is_early: bool,
 }
 
 impl Request {
@@ -44,6 +47,11 @@ impl Request {
             ..self
         }
     }
+}
+
+/// Whether `request` does the same however often it comes, by what can be seen of it: a plain GET.
+pub(super) fn may_come_twice(request: &Request) -> bool {
+    request.method == Method::GET && request.target.query().is_none() && request.content.is_none()
 }
 
 /// The content of a request, to be taken piece by piece.

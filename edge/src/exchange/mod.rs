@@ -4,9 +4,11 @@
 //! HTTP, and it reads the clock once for the decision.
 
 mod answer;
+pub mod asks;
 mod confirm;
 pub mod error;
 pub mod fetch;
+mod fill;
 mod head;
 mod incoming;
 mod inspect;
@@ -21,8 +23,10 @@ mod parts;
 pub mod recode;
 pub mod record;
 mod relay;
+mod released;
 pub mod respond;
 mod revalidate;
+mod rollout;
 pub mod select;
 mod tier;
 pub mod warm;
@@ -37,6 +41,7 @@ use http::header::RANGE;
 use http::{Method, StatusCode};
 use tokio::runtime::Handle;
 
+use self::asks::Asks;
 use self::error::Failure;
 use self::fetch::{Arriving, Fetched};
 use self::lookup::{Lookup, Stale};
@@ -45,13 +50,14 @@ use self::order::Order;
 pub use self::own::Refused;
 pub use self::parts::{Cache, Challenger, Challenges, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
+use self::respond::{Begun, Place, Said};
 use self::select::Subject;
 pub use self::tier::Promotions;
 pub use self::warm::{BadUrl, Warmed};
-use crate::cache::key::Key;
+use crate::cache::key::{Key, Sought};
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
 use crate::cache::store::StoredResponse;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::drain::{Drain, Readiness};
 use crate::origin::{self, AskedRange};
 use crate::site::Site;
@@ -69,6 +75,7 @@ pub struct Exchange {
     routes: ArcSwap<Routes>,
     cache: Cache,
     forms: recode::Forms,
+    blobs: fill::Blobs,
     purge_method: PurgeMethod,
     challenges: Challenges,
     sinks: Arc<Sinks>,
@@ -87,7 +94,6 @@ pub struct Exchange {
 struct Routed {
     routes: arc_swap::Guard<Arc<Routes>>,
     site: Arc<Site>,
-    site_name: Arc<str>,
     key: Key,
 }
 
@@ -104,6 +110,7 @@ impl Exchange {
             routes: ArcSwap::from_pointee(parts.routes),
             cache: parts.cache,
             forms,
+            blobs: fill::Blobs::default(),
             purge_method: parts.purge_method,
             challenges: parts.challenges,
             sinks: parts.sinks,
@@ -143,50 +150,78 @@ impl Exchange {
         site.is_some_and(|site| site.settings().relays)
     }
 
-    /// Answers a request.
+    /// Answers a request: at once, when memory has what it asks for.
     pub fn run(self: &Arc<Self>, request: Request) -> Answering {
-        let exchange = Arc::clone(self);
-        Answering::later(async move { exchange.proceed(request).await })
-    }
-
-    async fn proceed(self: &Arc<Self>, request: Request) -> Response {
+        if request.is_early && !message::may_come_twice(&request) {
+            return Answering::Now(self.fail(request, None, Failure::TooEarly));
+        }
         if request.target.path() == READY_PATH {
-            return self.ready(request);
+            return Answering::Now(self.ready(request));
         }
         let routes = self.routes.load();
-        let Some(site) = routes.router.route(&request.host).cloned() else {
-            return self.fail(request, None, Failure::Misdirected);
+        let Some(site) = routes.router.route(&request.host) else {
+            return Answering::Now(self.fail(request, None, Failure::Misdirected));
         };
         // RFC 9110 9.3.1: content of a GET has no meaning that a cache could key by.
         if !matches!(request.method, Method::GET | Method::HEAD) || request.content.is_some() {
-            return self.other_method(request, &site).await;
+            let (exchange, site) = (Arc::clone(self), Arc::clone(site));
+            return Answering::later(async move { exchange.other_method(request, &site).await });
         }
-        let key = match site.key(request.target.path(), request.target.query()) {
-            Ok(key) => key,
-            Err(why) => return self.fail(request, Some(&site), Failure::BadPath(why)),
+        let sought = match site.seek(request.target.path(), request.target.query()) {
+            Ok(sought) => sought,
+            Err(why) => return Answering::Now(self.fail(request, Some(site), Failure::BadPath(why))),
         };
-        let routed = Routed {
-            site_name: site.shared_name(),
-            routes,
+        if site.settings().releases.is_some() {
+            let (exchange, site, key) = (Arc::clone(self), Arc::clone(site), sought.to_key());
+            let routed = Routed { routes, site, key };
+            return Answering::later(async move { exchange.released(request, &routed).await });
+        }
+        let place = Place {
+            rule: site.rule(sought.path()),
+            routes: &routes,
             site,
-            key,
+            asks: Asks::of(&request.headers),
+            now: request.received,
         };
-        let now = self.clock.now();
-        let heeds = routed.site.settings().terms.request_directives;
-        let look = || {
-            lookup::lookup(
-                &self.cache.memory,
-                &self.cache.epochs,
-                &routed.key,
-                &request,
-                heeds,
-                now,
-            )
+        let stored = match self.look(&request, place, &sought) {
+            Lookup::Fresh(stored) | Lookup::StaleAllowed(stored) => stored,
+            found => {
+                let key = sought.to_key();
+                let (exchange, site) = (Arc::clone(self), Arc::clone(site));
+                let routed = Routed { routes, site, key };
+                return Answering::later(async move { exchange.proceed(request, routed, found).await });
+            }
         };
-        let mut found = look();
+        if let Some(disk) = self.cache.disk.as_ref().filter(|_| !stored.is_offered()) {
+            disk.offer_again(&sought.to_key(), &stored);
+        }
+        let said = said(&stored, None, place.now);
+        let waiting = match self.begin_answer(request, place, Subject::Stored(stored), said) {
+            Begun::Done(response) => return Answering::Now(response),
+            Begun::Coded(waiting) => waiting,
+        };
+        let target = &waiting.request.target;
+        let key = match site.key(target.path(), target.query()) {
+            Ok(key) => key,
+            Err(why) => return Answering::Now(self.fail(waiting.request, Some(site), Failure::BadPath(why))),
+        };
+        let (exchange, site) = (Arc::clone(self), Arc::clone(site));
+        let routed = Routed { routes, site, key };
+        Answering::later(async move { exchange.coded(&routed, waiting).await })
+    }
+
+    fn look(&self, request: &Request, place: Place<'_>, sought: &Sought<'_>) -> Lookup {
+        let Cache { memory, epochs, .. } = &self.cache;
+        let heeds = place.site.settings().terms.request_directives;
+        lookup::lookup(memory, epochs, sought, (request, place.asks), heeds, place.now)
+    }
+
+    /// Answers what memory alone does not.
+    async fn proceed(self: &Arc<Self>, request: Request, routed: Routed, mut found: Lookup) -> Response {
         let from_disk = found.is_nothing() && self.promote(&routed.key).await;
         if from_disk {
-            found = look();
+            let place = routed.place(&request, self.clock.now());
+            found = self.look(&request, place, &routed.key.sought());
         }
         let from_disk = from_disk.then_some(Detail::Disk);
         match found {
@@ -199,6 +234,10 @@ impl Exchange {
                 }
                 self.hit(request, &routed, stored, Some(Detail::StaleWhileRevalidate))
                     .await
+            }
+            // RFC 8470 5.1: nothing goes to an origin before the handshake is over, so nothing has to say that it does.
+            Lookup::Forward { .. } if request.is_early => {
+                self.fail(request, Some(&routed.site), Failure::TooEarly)
             }
             Lookup::Forward {
                 why,
@@ -224,21 +263,8 @@ impl Exchange {
         stored: Arc<StoredResponse>,
         detail: Option<Detail>,
     ) -> Response {
-        let ttl = stored.head.lifetime.ttl(stored.head.age(self.clock.now()));
-        let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
         self.asked_again(&routed.key, &stored);
-        let detail = detail.or_else(|| tier::is_on_disk(&stored).then_some(Detail::Disk));
-        let (outcome, detail) = match detail {
-            None if ttl < 0 => (Outcome::HitStale, None),
-            Some(Detail::Disk) if ttl >= 0 => (Outcome::HitDisk, detail),
-            None if negative => (Outcome::HitNegative, Some(Detail::Negative)),
-            None => (Outcome::Hit, None),
-            stale => (Outcome::HitStale, stale),
-        };
-        let status = Status {
-            handling: Handling::Hit { ttl },
-            detail,
-        };
+        let Said { status, outcome } = said(&stored, detail, self.clock.now());
         self.respond(request, routed, Subject::Stored(stored), status, outcome)
             .await
     }
@@ -359,7 +385,7 @@ impl Exchange {
                 detail: Some(Detail::OriginFailed(error.kind.token())),
             };
             let status = status.write(&routed.routes.name, None);
-            response.headers.insert(respond::CACHE_STATUS, status);
+            response.headers.insert(&respond::CACHE_STATUS, status);
             return response;
         };
         let detail = Some(Detail::StaleOnError(error.kind.token()));
@@ -403,6 +429,37 @@ impl Exchange {
 
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Routed {
+    fn place(&self, request: &Request, now: Timestamp) -> Place<'_> {
+        Place {
+            routes: &self.routes,
+            site: &self.site,
+            rule: self.site.rule(self.key.path()),
+            asks: Asks::of(&request.headers),
+            now,
+        }
+    }
+}
+
+/// What is said of a hit.
+fn said(stored: &StoredResponse, detail: Option<Detail>, now: Timestamp) -> Said {
+    let ttl = stored.head.lifetime.ttl(stored.head.age(now));
+    let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    let detail = detail.or_else(|| tier::is_on_disk(stored).then_some(Detail::Disk));
+    let (outcome, detail) = match detail {
+        None if ttl < 0 => (Outcome::HitStale, None),
+        Some(Detail::Disk) if ttl >= 0 => (Outcome::HitDisk, detail),
+        None if negative => (Outcome::HitNegative, Some(Detail::Negative)),
+        None => (Outcome::Hit, None),
+        stale => (Outcome::HitStale, stale),
+    };
+    let handling = Handling::Hit { ttl };
+    Said {
+        status: Status { handling, detail },
+        outcome,
     }
 }
 

@@ -115,6 +115,7 @@ impl Order {
             head: self.head,
             condition,
             range: self.range,
+            besides: Vec::new(),
         }
     }
 }

@@ -99,6 +99,7 @@ impl Exchange {
             client: refused.client,
             received: refused.received,
             content: None,
+            is_early: false,
         };
         self.fail(request, None, failure)
     }
@@ -184,7 +185,7 @@ impl Exchange {
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let routes = self.routes.load();
         if let Some(value) = failure.cache_status(&routes.name) {
-            fields.insert(respond::CACHE_STATUS, value);
+            fields.insert(&respond::CACHE_STATUS, value);
         }
         if status.is_server_error() {
             tracing::debug!(host = %request.host, target = %request.target, failure = failure.token(), "failed");
@@ -207,7 +208,7 @@ impl Exchange {
         } else {
             body
         };
-        let record = Box::new(Record::new(&self.sinks, request, &site, status, outcome));
+        let record = Box::new(Record::new(&self.sinks, request, site, status, outcome));
         Response {
             status,
             headers,

@@ -18,6 +18,7 @@ use crate::cache::store::{Budget, Disk, Memory};
 use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
 use crate::origin::Origins;
+use crate::release::Releases;
 use crate::site::Router;
 
 /// What the exchange needs to begin.
@@ -114,6 +115,8 @@ pub struct Routes {
     pub router: Arc<Router>,
     /// Origins by name.
     pub origins: Origins,
+    /// What is released on which site.
+    pub releases: Releases,
     /// The cache's name in Cache-Status.
     pub name: String,
     /// The value of Via.

@@ -97,6 +97,11 @@ impl Forms {
 }
 
 impl Exchange {
+    /// Leave to compute a coded form. Held while computing.
+    pub(super) async fn coder(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.forms.coders.acquire().await.ok()
+    }
+
     /// The form of `subject` in `coding`; `None` when too many are in the making.
     pub(super) async fn follow_form(
         self: &Arc<Self>,

@@ -75,7 +75,7 @@ impl Record {
     pub fn new(
         sinks: &Arc<Sinks>,
         mut request: Request,
-        site: &Arc<str>,
+        site: Arc<str>,
         status: StatusCode,
         outcome: Option<Outcome>,
     ) -> Self {
@@ -85,7 +85,7 @@ impl Record {
             first_byte: sinks.clock.now().since(request.received),
             sinks: Arc::clone(sinks),
             request,
-            site: Arc::clone(site),
+            site,
             status,
             outcome,
             coding: "-",
@@ -101,6 +101,13 @@ impl Record {
     pub fn set_coding(&mut self, coding: Coding) {
         if let Then::Write(write) = &mut self.0 {
             write.coding = coding.token();
+        }
+    }
+
+    /// Notes the name of a coding that only releases have.
+    pub fn set_coding_token(&mut self, token: &'static str) {
+        if let Then::Write(write) = &mut self.0 {
+            write.coding = token;
         }
     }
 

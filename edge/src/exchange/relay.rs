@@ -195,7 +195,7 @@ impl Exchange {
             handling,
             detail: None,
         };
-        fields.append(respond::CACHE_STATUS, said.write(name, None));
+        fields.append(&respond::CACHE_STATUS, said.write(name, None));
         if request.method == Method::HEAD
             && let Some(length) = length
         {
@@ -204,7 +204,7 @@ impl Exchange {
         let record = Record::new(
             &self.sinks,
             request,
-            &site.shared_name(),
+            site.shared_name(),
             status,
             Some(Outcome::Bypass),
         );

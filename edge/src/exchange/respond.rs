@@ -3,25 +3,61 @@
 
 use std::sync::Arc;
 
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, ETAG, VIA};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::answer::{Answer, arriving_answer, evaluate, is_missing, missing, whole};
+use super::answer::{self, Answer, arriving_answer, evaluate, is_missing, missing, whole};
+use super::asks::Asks;
 use super::fetch::Arriving;
 use super::message::{Body, Request, Response, Scheme};
 use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
-use super::{Exchange, Routed, error, intake, recode};
+use super::{Exchange, Routed, Routes, error, intake, recode};
+use crate::cache::key::Key;
 use crate::cache::status::{Outcome, Status};
 use crate::cache::store::{Content, Form, Head};
+use crate::clock::Timestamp;
 use crate::fields::dates;
 use crate::representation::coding::Coding;
 use crate::representation::precondition;
-
-const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+use crate::site::{Rule, Site};
+use crate::telemetry::metrics::Label as _;
 
 /// The largest delta-seconds (RFC 9111 section 1.2.2).
 const AGE_MAX: u64 = 1 << 31;
+
+/// Where a request leads, and when: all that an answer needs to know of it besides its fields.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) routes: &'a Routes,
+    pub(super) site: &'a Arc<Site>,
+    pub(super) rule: &'a Rule,
+    pub(super) asks: Asks,
+    /// The time of the decision, from which ages count.
+    pub(super) now: Timestamp,
+}
+
+/// What is said of the cache's part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said {
+    pub(super) status: Status,
+    pub(super) outcome: Outcome,
+}
+
+/// An answer: whole, or one that waits for a form.
+pub(super) enum Begun {
+    Done(Response),
+    Coded(Waiting),
+}
+
+/// A request whose form has to be made.
+pub(super) struct Waiting {
+    pub(super) request: Request,
+    subject: Subject,
+    said: Said,
+    coding: Coding,
+    suffix: &'static str,
+}
 
 impl Exchange {
     /// Answers `request` with `subject`.
@@ -33,96 +69,92 @@ impl Exchange {
         status: Status,
         outcome: Outcome,
     ) -> Response {
-        let head = Arc::clone(subject.head());
-        let plan = plan(&request.headers, &subject);
-        let etag = match &plan {
-            Plan::Ready(form) => form.fields.get(ETAG).cloned(),
-            Plan::AsItComes => head.etag.clone(),
-            Plan::Coded(_, suffix) => intake::form_etag(&head, suffix),
-            Plan::Refused => return self.fail(request, Some(&routed.site), error::Failure::NotAcceptable),
+        let place = routed.place(&request, self.clock.now());
+        match self.begin_answer(request, place, subject, Said { status, outcome }) {
+            Begun::Done(response) => response,
+            Begun::Coded(waiting) => self.coded(routed, waiting).await,
+        }
+    }
+
+    /// Answers `request` with `subject` as far as nothing has to be waited for.
+    pub(super) fn begin_answer(
+        self: &Arc<Self>,
+        request: Request,
+        place: Place<'_>,
+        subject: Subject,
+        said: Said,
+    ) -> Begun {
+        let head = subject.head();
+        let plan = plan(&request.headers, place.asks, &subject);
+        let conditional = place.asks.for_condition()
+            && matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
+            && !matches!(plan, Plan::Refused);
+        if conditional {
+            let etag = match &plan {
+                Plan::Ready(form) => form.etag.clone(),
+                Plan::Coded(_, suffix) => intake::form_etag(head, suffix),
+                Plan::AsItComes | Plan::Refused => head.etag.clone(),
+            };
+            let answer = match evaluate(&request, head, etag.as_ref()) {
+                precondition::Outcome::Failed => {
+                    Some(Answer::bare(StatusCode::PRECONDITION_FAILED, HeaderMap::new()))
+                }
+                precondition::Outcome::NotModified(etag) => Some(Answer::not_modified(head, etag)),
+                precondition::Outcome::Proceed => None,
+            };
+            if let Some(answer) = answer {
+                return Begun::Done(self.complete(answer, request, place, head, said));
+            }
+        }
+        let answer = match plan {
+            Plan::Ready(form) => self.answer_with(&request, place, head, form),
+            Plan::AsItComes => as_it_comes(&request, place, &subject),
+            Plan::Coded(coding, suffix) if request.method == Method::HEAD => Ok(Answer {
+                coding,
+                ..Answer::bare(head.status, intake::form_fields(head, coding, suffix))
+            }),
+            Plan::Coded(coding, suffix) => {
+                return Begun::Coded(Waiting {
+                    request,
+                    subject,
+                    said,
+                    coding,
+                    suffix,
+                });
+            }
+            Plan::Refused => Err(error::Failure::NotAcceptable),
         };
-        let conditions = match head.status {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => evaluate(&request, &head, etag.as_ref()),
-            _ => precondition::Outcome::Proceed,
-        };
-        let mut answer = match conditions {
-            precondition::Outcome::Failed => Answer::bare(StatusCode::PRECONDITION_FAILED, HeaderMap::new()),
-            precondition::Outcome::NotModified(etag) => Answer::not_modified(&head, etag),
-            precondition::Outcome::Proceed => match self
-                .realise(&request, routed, &subject, plan, etag.as_ref())
-                .await
-            {
-                Ok(answer) => answer,
-                Err(failure) => return self.fail(request, Some(&routed.site), failure),
-            },
-        };
-        self.finish_fields(&mut answer, &request, routed, &head, status, outcome);
+        Begun::Done(match answer {
+            Ok(answer) => self.complete(answer, request, place, head, said),
+            Err(failure) => self.fail(request, Some(place.site), failure),
+        })
+    }
+
+    /// An answer in its last shape: with the fields that each gets anew, and with its record.
+    fn complete(
+        &self,
+        mut answer: Answer,
+        request: Request,
+        place: Place<'_>,
+        head: &Head,
+        said: Said,
+    ) -> Response {
+        self.finish_fields(&mut answer, &request, place, head, said);
         let head_only = request.method == Method::HEAD;
-        let mut record = Record::new(
+        let mut record = Box::new(Record::new(
             &self.sinks,
             request,
-            &routed.site_name,
+            place.site.shared_name(),
             answer.status,
-            Some(outcome),
-        );
+            Some(said.outcome),
+        ));
         record.set_coding(answer.coding);
         let body = if head_only { Body::Empty } else { answer.body };
         Response {
             status: answer.status,
             headers: answer.fields,
             body,
-            record: Box::new(record),
-        }
-    }
-
-    /// Turns the plan into fields and a body.
-    async fn realise(
-        self: &Arc<Self>,
-        request: &Request,
-        routed: &Routed,
-        subject: &Subject,
-        plan: Plan,
-        etag: Option<&HeaderValue>,
-    ) -> Result<Answer, error::Failure> {
-        let head = subject.head();
-        let is_head = request.method == Method::HEAD;
-        match (plan, subject) {
-            (Plan::Ready(form), _) => self.answer_with(request, routed, head, &form, etag),
-            (Plan::AsItComes, Subject::Arriving(arriving)) => {
-                let mut fields = intake::form_fields(head, head.coding, "");
-                if is_missing(head.status, routed) {
-                    return Ok(missing(head, fields, routed));
-                }
-                if let Some(length) = arriving.length {
-                    fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
-                }
-                let reader = if is_head {
-                    None
-                } else {
-                    Some(arriving.reader().ok_or_else(|| unreadable(arriving))?)
-                };
-                Ok(arriving_answer(
-                    request,
-                    head,
-                    fields,
-                    arriving.length,
-                    reader,
-                    etag,
-                ))
-            }
-            (Plan::Coded(coding, suffix), _) => {
-                if is_head {
-                    let fields = intake::form_fields(head, coding, suffix);
-                    return Ok(Answer {
-                        status: head.status,
-                        fields,
-                        body: Body::Empty,
-                        coding,
-                    });
-                }
-                self.coded(request, routed, subject, coding, suffix, etag).await
-            }
-            (Plan::AsItComes | Plan::Refused, _) => Err(error::Failure::NotAcceptable),
+            record,
         }
     }
 
@@ -130,124 +162,205 @@ impl Exchange {
     fn answer_with(
         self: &Arc<Self>,
         request: &Request,
-        routed: &Routed,
+        place: Place<'_>,
         head: &Arc<Head>,
         form: &Form,
-        etag: Option<&HeaderValue>,
     ) -> Result<Answer, error::Failure> {
         let on_disk = match &form.body {
-            Content::Memory(body) => return Ok(whole(request, routed, head, form, body.clone(), etag)),
+            Content::Memory(body) if body.is_empty() && is_missing(head.status, place.site) => {
+                let fields = intake::form_fields(head, form.coding, form.suffix);
+                return Ok(missing(head, fields, request.target.path()));
+            }
+            Content::Memory(body) => {
+                let secure = request.scheme == Scheme::Https;
+                let fields = form.dressed.by(place.rule.number(secure), || {
+                    let mut fields = answer::form_fields(head, form);
+                    dress(&mut fields, place, secure, head, head.status);
+                    fields
+                });
+                return Ok(whole(request, place.asks, head, form, fields, body.clone()));
+            }
             Content::Disk(on_disk) => on_disk,
         };
-        let reader = (request.method != Method::HEAD)
-            .then(|| {
-                self.read_from_disk(&routed.key, head, form.suffix, on_disk)
-                    .ok_or(error::Failure::OverBudget)
-            })
-            .transpose()?;
-        let fields = form.fields.clone();
-        let mut answer = arriving_answer(request, head, fields, on_disk.length(), reader, etag);
-        answer.coding = form.coding;
-        Ok(answer)
+        let reader = match request.method {
+            Method::HEAD => None,
+            _ => {
+                let reader = self.read_from_disk(&place.key(request)?, head, form.suffix, on_disk);
+                Some(reader.ok_or(error::Failure::OverBudget)?)
+            }
+        };
+        let fields = answer::form_fields(head, form);
+        let etag = form.etag.as_ref();
+        let answer = arriving_answer(request, head, fields, on_disk.length(), reader, etag);
+        Ok(Answer {
+            coding: form.coding,
+            ..answer
+        })
     }
 
-    /// A form that is being made: small ones are waited for, large ones are followed.
-    async fn coded(
-        self: &Arc<Self>,
-        request: &Request,
-        routed: &Routed,
-        subject: &Subject,
-        coding: Coding,
-        suffix: &'static str,
-        etag: Option<&HeaderValue>,
-    ) -> Result<Answer, error::Failure> {
+    /// The answer with a form that is being made: small ones are waited for, large ones are followed.
+    pub(super) async fn coded(self: &Arc<Self>, routed: &Routed, waiting: Waiting) -> Response {
+        let Waiting {
+            request,
+            subject,
+            said,
+            coding,
+            suffix,
+        } = waiting;
+        let following = self.follow_form(&routed.key, &subject, coding).await;
+        let place = routed.place(&request, self.clock.now());
         let head = subject.head();
-        match self.follow_form(&routed.key, subject, coding).await {
-            Some(recode::Following::Made(form)) => self.answer_with(request, routed, head, &form, etag),
-            Some(recode::Following::Reader(reader)) => {
-                let fields = intake::form_fields(head, coding, suffix);
-                Ok(Answer {
-                    status: head.status,
-                    fields,
-                    body: Body::Inflight(reader),
-                    coding,
-                })
-            }
+        let answer = match following {
+            Some(recode::Following::Made(form)) => self.answer_with(&request, place, head, &form),
+            Some(recode::Following::Reader(reader)) => Ok(Answer {
+                body: Body::Inflight(reader),
+                coding,
+                ..Answer::bare(head.status, intake::form_fields(head, coding, suffix))
+            }),
             None if !takes_own(&request.headers, head) => Err(error::Failure::NotCoded),
             // Too many forms are being made, or the coder failed: the origin's own will do.
-            None => match subject {
-                Subject::Stored(stored) => {
-                    let own = stored.own_form().ok_or_else(error::no_origin)?;
-                    let etag = own.fields.get(ETAG).cloned();
-                    self.answer_with(request, routed, head, own, etag.as_ref())
-                }
-                Subject::Arriving(arriving) => {
-                    let reader = arriving.reader().ok_or_else(|| unreadable(arriving))?;
-                    let fields = intake::form_fields(head, head.coding, "");
-                    Ok(arriving_answer(
-                        request,
-                        head,
-                        fields,
-                        arriving.length,
-                        Some(reader),
-                        head.etag.as_ref(),
-                    ))
-                }
+            None => match &subject {
+                Subject::Stored(stored) => match stored.own_form() {
+                    Some(own) => self.answer_with(&request, place, head, own),
+                    None => Err(error::no_origin()),
+                },
+                Subject::Arriving(_) => as_it_comes(&request, place, &subject),
             },
+        };
+        match answer {
+            Ok(answer) => self.complete(answer, request, place, head, said),
+            Err(failure) => self.fail(request, Some(place.site), failure),
         }
     }
 
-    /// The fields that each answer gets anew, and those of the site.
-    fn finish_fields(
+    /// The fields that each answer gets anew, and those of the site where it has them not yet.
+    pub(super) fn finish_fields(
         &self,
         answer: &mut Answer,
         request: &Request,
-        routed: &Routed,
+        place: Place<'_>,
         head: &Head,
-        status: Status,
-        outcome: Outcome,
+        said: Said,
     ) {
-        let now = self.clock.now();
-        let age = head.age(now).as_secs().min(AGE_MAX);
-        // RFC 9111 section 5.1: an Age says that this was not made for the client just now.
-        if age > 0 || !matches!(outcome, Outcome::Miss | Outcome::Collapsed) {
-            answer.fields.insert(AGE, HeaderValue::from(age));
-        }
-        if outcome == Outcome::Miss {
-            answer.fields.extend(head.withheld.clone());
-        }
-        self.dress(answer, routed, request.scheme);
+        let Said { status, outcome } = said;
         let fields = &mut answer.fields;
-        // RFC 9211 section 2: each cache adds itself behind those nearer to the origin.
-        let settings = routed.site.settings();
-        let key = settings.cache_status_key.then_some(&routed.key);
-        fields.append(CACHE_STATUS, status.write(&routed.routes.name, key));
-        if settings.x_cache {
-            fields.insert(
-                X_CACHE,
-                HeaderValue::from_static(crate::telemetry::metrics::Label::token(outcome)),
+        if !answer.dressed {
+            if outcome == Outcome::Miss {
+                fields.extend(head.withheld.clone());
+            }
+            dress(
+                fields,
+                place,
+                request.scheme == Scheme::Https,
+                head,
+                answer.status,
             );
         }
-        if !fields.contains_key(DATE) {
-            fields.insert(DATE, dates::to_value(head.response_time));
+        let age = head.age(place.now).as_secs().min(AGE_MAX);
+        // RFC 9111 section 5.1: an Age says that this was not made for the client just now.
+        if age > 0 || !matches!(outcome, Outcome::Miss | Outcome::Collapsed) {
+            put(fields, &AGE, number(age));
+        } else {
+            fields.remove(AGE);
         }
-    }
-
-    /// The fields of the site and of this node.
-    fn dress(&self, answer: &mut Answer, routed: &Routed, scheme: Scheme) {
-        let rule = routed.site.rule(routed.key.path());
-        // What a rule says of caching is said of content, not of a 404 in its place.
-        let is_content = matches!(
-            answer.status,
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
-        );
-        for (name, value) in rule.fields(scheme == Scheme::Https) {
-            if is_content || name != CACHE_CONTROL {
-                answer.fields.insert(name.clone(), value.clone());
+        // RFC 9211 section 2: each cache adds itself behind those nearer to the origin.
+        let settings = place.site.settings();
+        let key = settings
+            .cache_status_key
+            .then(|| place.key(request).ok())
+            .flatten();
+        let said = status.write(&place.routes.name, key.as_ref());
+        match fields.get_mut(&CACHE_STATUS) {
+            Some(room) if room.is_empty() => *room = said,
+            _ => {
+                fields.append(&CACHE_STATUS, said);
             }
         }
-        // RFC 9110 section 7.6.3.
-        answer.fields.append(VIA, routed.routes.via.clone());
+        if settings.x_cache {
+            put(fields, &X_CACHE, HeaderValue::from_static(outcome.token()));
+        }
+    }
+}
+
+/// The origin's own form, as it arrives.
+fn as_it_comes(request: &Request, place: Place<'_>, subject: &Subject) -> Result<Answer, error::Failure> {
+    let Subject::Arriving(arriving) = subject else {
+        return Err(error::Failure::NotAcceptable);
+    };
+    let head = &arriving.head;
+    let mut fields = intake::form_fields(head, head.coding, "");
+    if is_missing(head.status, place.site) {
+        return Ok(missing(head, fields, request.target.path()));
+    }
+    if let Some(length) = arriving.length {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let reader = match request.method {
+        Method::HEAD => None,
+        _ => Some(arriving.reader().ok_or_else(|| unreadable(arriving))?),
+    };
+    let etag = head.etag.as_ref();
+    Ok(arriving_answer(
+        request,
+        head,
+        fields,
+        arriving.length,
+        reader,
+        etag,
+    ))
+}
+
+/// Adds the fields of the site and of this node, and makes room for those that each answer gets anew: what is copied is then
+/// never grown.
+fn dress(fields: &mut HeaderMap, place: Place<'_>, secure: bool, head: &Head, status: StatusCode) {
+    // What a rule says of caching is said of content, not of a 404 in its place.
+    let is_content = matches!(
+        status,
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    for (name, value) in place.rule.fields(secure) {
+        if is_content || name != CACHE_CONTROL {
+            fields.insert(name, value.clone());
+        }
+    }
+    // RFC 9110 section 7.6.3.
+    fields.append(VIA, place.routes.via.clone());
+    if !fields.contains_key(DATE) {
+        fields.insert(DATE, dates::to_value(head.response_time));
+    }
+    fields.insert(AGE, HeaderValue::from_static("0"));
+    if !fields.contains_key(&CACHE_STATUS) {
+        fields.insert(&CACHE_STATUS, ROOM);
+    }
+    if place.site.settings().x_cache {
+        fields.insert(&X_CACHE, ROOM);
+    }
+}
+
+/// Stands where each answer writes its own value.
+const ROOM: HeaderValue = HeaderValue::from_static("");
+
+/// Replaces the first value, without looking whether there is room for one more.
+fn put(fields: &mut HeaderMap, name: &'static HeaderName, value: HeaderValue) {
+    match fields.get_mut(name) {
+        Some(held) => *held = value,
+        None => {
+            fields.insert(name, value);
+        }
+    }
+}
+
+/// A number, in as many bytes as it has digits.
+fn number(n: u64) -> HeaderValue {
+    HeaderValue::from_str(itoa::Buffer::new().format(n)).unwrap_or_else(|_| HeaderValue::from(n))
+}
+
+impl Place<'_> {
+    /// The key of `request`, where somebody asks for it after all.
+    fn key(&self, request: &Request) -> Result<Key, error::Failure> {
+        self.site
+            .key(request.target.path(), request.target.query())
+            .map_err(error::Failure::BadPath)
     }
 }
 
@@ -260,4 +373,6 @@ fn unreadable(arriving: &Arriving) -> error::Failure {
 }
 
 /// `Cache-Status` (RFC 9211).
-pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+static X_CACHE: HeaderName = HeaderName::from_static("x-cache");

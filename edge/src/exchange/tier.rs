@@ -96,7 +96,8 @@ impl Exchange {
         restored
     }
 
-    fn revive(&self, loaded: Loaded) -> StoredResponse {
+    /// What was found on the disk, as it would stand in memory.
+    pub(super) fn revive(&self, loaded: Loaded) -> StoredResponse {
         let mut head = loaded.head;
         head.id = self.next_id();
         let head = Arc::new(head);

@@ -9,8 +9,9 @@ use http::header::ACCEPT_ENCODING;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
-use super::message::{Body, Request, Scheme};
+use super::message::{Answering, Body, Request, Scheme};
 use super::{Exchange, respond};
+use crate::clock::Timestamp;
 
 /// What came of warming one URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,14 +41,14 @@ pub enum BadUrl {
 }
 
 /// A URL taken apart.
-pub(super) struct Target {
-    pub(super) scheme: Scheme,
-    pub(super) host: Box<str>,
-    pub(super) target: PathAndQuery,
+struct Target {
+    scheme: Scheme,
+    host: Box<str>,
+    target: PathAndQuery,
 }
 
 impl Target {
-    pub(super) fn parse(url: &str) -> Result<Self, BadUrl> {
+    fn parse(url: &str) -> Result<Self, BadUrl> {
         let parts = url.parse::<Uri>().map_err(|_| BadUrl::NotHttp)?.into_parts();
         let scheme = match parts.scheme.as_ref().map(http::uri::Scheme::as_str) {
             Some("https") => Scheme::Https,
@@ -72,22 +73,22 @@ impl Exchange {
     ///
     /// When the URL leads nowhere.
     pub async fn warm(self: &Arc<Self>, url: &str, codings: &HeaderValue) -> Result<Warmed, BadUrl> {
-        let Target { scheme, host, target } = Target::parse(url)?;
-        let site = self.routes().router.route(&host).cloned().ok_or(BadUrl::NoSite)?;
-        site.key(target.path(), target.query())?;
-        let request = Request {
-            method: Method::GET,
-            scheme,
-            host,
-            target,
-            version: Version::HTTP_11,
-            headers: HeaderMap::from_iter([(ACCEPT_ENCODING, codings.clone())]),
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            received: self.clock.now(),
-            content: None,
+        let fields = HeaderMap::from_iter([(ACCEPT_ENCODING, codings.clone())]);
+        let request = plain(url, fields, self.clock.now())?;
+        {
+            let routes = self.routes();
+            let site = routes.router.route(&request.host).ok_or(BadUrl::NoSite)?;
+            site.key(request.target.path(), request.target.query())?;
+        }
+        let response = match self.run(request) {
+            Answering::Now(response) => response,
+            Answering::Later(response) => response.await,
         };
-        let response = self.proceed(request).await;
-        let said = response.headers.get_all(respond::CACHE_STATUS).iter().next_back();
+        let said = response
+            .headers
+            .get_all(&respond::CACHE_STATUS)
+            .iter()
+            .next_back();
         let cache_status = said
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
@@ -100,6 +101,23 @@ impl Exchange {
             whole,
         })
     }
+}
+
+/// A GET of `url` from this machine.
+pub(super) fn plain(url: &str, headers: HeaderMap, received: Timestamp) -> Result<Request, BadUrl> {
+    let Target { scheme, host, target } = Target::parse(url)?;
+    Ok(Request {
+        method: Method::GET,
+        scheme,
+        host,
+        target,
+        version: Version::HTTP_11,
+        headers,
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        received,
+        content: None,
+        is_early: false,
+    })
 }
 
 /// The bytes of a body, and whether it ended well.

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::Protocol;
+use super::early::EarlyStream;
 use super::lines::Lines;
 use super::pulse::{Closed, Pulse, Verdict};
 
@@ -39,6 +41,8 @@ pub enum Transport {
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
+    /// TLS over TCP, with requests that may come before the handshake is over.
+    Early(Box<EarlyStream<TcpStream>>),
 }
 
 impl Transport {
@@ -46,6 +50,7 @@ impl Transport {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
+            Self::Early(tls) => tls.io(),
         }
     }
 
@@ -53,6 +58,7 @@ impl Transport {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Early(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
 
@@ -60,6 +66,7 @@ impl Transport {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Self::Early(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -67,6 +74,7 @@ impl Transport {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Early(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -74,21 +82,25 @@ impl Transport {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Early(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 
     /// Encrypts into the TLS buffer without touching the socket while there is room; `None` where nothing can be put
     /// aside.
     fn put_aside(&mut self, bufs: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+        let mut writer = self.session()?.writer();
+        match io::Write::write_vectored(&mut writer, bufs) {
+            Ok(0) => None,
+            written => Some(written),
+        }
+    }
+
+    fn session(&mut self) -> Option<&mut ServerConnection> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(tls) => {
-                let mut writer = tls.get_mut().1.writer();
-                match io::Write::write_vectored(&mut writer, bufs) {
-                    Ok(0) => None,
-                    written => Some(written),
-                }
-            }
+            Self::Tls(tls) => Some(tls.get_mut().1),
+            Self::Early(tls) => Some(tls.session_mut()),
         }
     }
 }
@@ -118,8 +130,8 @@ impl Link {
         unproductive_bytes: u64,
         request_bytes: u64,
     ) -> Self {
-        if let Transport::Tls(tls) = &mut transport {
-            tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+        if let Some(session) = transport.session() {
+            session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         }
         Self {
             defers: pulse.protocol == Protocol::H2,
@@ -180,6 +192,9 @@ impl Link {
         if let Err(error) = ready!(self.transport.poll_read(cx, buf)) {
             self.pulse.set_broken();
             return Poll::Ready(Err(error));
+        }
+        if let Transport::Early(tls) = &self.transport {
+            self.pulse.set_early(tls.is_early());
         }
         let count = (buf.filled().len() - before) as u64;
         if let (Some(lines), Some(fresh)) = (&mut self.lines, buf.filled_mut().get_mut(before..)) {

@@ -13,7 +13,7 @@ const KEPT_BYTES: usize = 64;
 
 /// Follows the bytes of one connection from line to line.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub struct Lines {
     part: Part,
     framing: Framing,
     ambiguous: bool,
@@ -68,12 +68,12 @@ impl Default for Lines {
 
 impl Lines {
     /// Whether a head has said two things of its content's length.
-    pub(super) fn is_ambiguous(&self) -> bool {
+    pub fn is_ambiguous(&self) -> bool {
         self.ambiguous
     }
 
     /// Spoils what must not be in `bytes`, which follow those of the call before.
-    pub(super) fn spoil(&mut self, bytes: &mut [u8]) {
+    pub fn spoil(&mut self, bytes: &mut [u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let count = match self.part {

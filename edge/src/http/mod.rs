@@ -6,10 +6,11 @@
 
 mod body;
 mod content;
+mod early;
 mod h1;
 mod h2;
 mod io;
-mod lines;
+pub mod lines;
 mod metrics;
 mod pulse;
 pub mod request;
@@ -19,6 +20,7 @@ mod watchdog;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use self::early::EarlyStream;
 use self::io::Link;
 pub use self::io::Transport;
 use self::metrics::Metrics;

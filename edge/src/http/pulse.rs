@@ -114,6 +114,8 @@ pub(super) struct Pulse {
     content: AtomicU64,
     /// Whether a head has said two things of its content's length.
     ambiguous: AtomicBool,
+    /// Whether the handshake is not over yet.
+    early: AtomicBool,
     refused: AtomicBool,
     /// Whether the transport failed.
     broken: AtomicBool,
@@ -140,6 +142,7 @@ impl Pulse {
             lingering: AtomicBool::new(false),
             content: AtomicU64::new(0),
             ambiguous: AtomicBool::new(false),
+            early: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -166,6 +169,14 @@ impl Pulse {
     /// Bytes of content that were taken.
     pub(super) fn content(&self) -> u64 {
         self.content.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_early(&self, early: bool) {
+        self.early.store(early, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_early(&self) -> bool {
+        self.early.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_ambiguous(&self) {

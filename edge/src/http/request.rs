@@ -7,13 +7,16 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
 use crate::clock::Timestamp;
 use crate::exchange::Refused;
 use crate::exchange::error::{BadRequest, Failure};
 use crate::exchange::message::{Request, Scheme};
 use crate::fields::hop;
+
+/// Says that a node before this one took the request before its handshake was over (RFC 8470 section 5.1).
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// What is known about a request besides its head.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,8 @@ pub struct Arrival {
     pub has_content: bool,
     /// Whether the head says two things of its content's length. The parser forgets one of them.
     pub is_ambiguous: bool,
+    /// Whether it came before the handshake was over.
+    pub is_early: bool,
 }
 
 /// The limits that are checked here.
@@ -60,7 +65,7 @@ pub fn validate(
     takes_content: impl FnOnce(&str) -> bool,
 ) -> Result<Request, Box<Rejection>> {
     match check(&head, arrival, limits, takes_content) {
-        Ok(host) => Ok(accept(head, arrival, host)),
+        Ok((host, present)) => Ok(accept(head, arrival, host, present)),
         Err(failure) => Err(Box::new(Rejection {
             refused: describe(&head, arrival),
             failure,
@@ -74,13 +79,14 @@ fn check(
     arrival: Arrival,
     limits: HeadLimits,
     takes_content: impl FnOnce(&str) -> bool,
-) -> Result<Box<str>, Failure> {
-    let host = target_host(head);
-    check_framing(head, arrival)?;
-    if (arrival.has_content || head.headers.contains_key(header::TRANSFER_ENCODING))
+) -> Result<(Box<str>, Present), Failure> {
+    let present = Present::among(&head.headers);
+    let host = target_host(head, present);
+    check_framing(head, arrival, present)?;
+    if (arrival.has_content || present.transfer_encoding)
         && !host.as_ref().is_ok_and(|host| takes_content(host))
     {
-        check_content(head, arrival)?;
+        check_content(head, arrival, present)?;
     }
     if head.headers.len() > limits.header_count {
         return Err(Failure::FieldsTooLarge);
@@ -89,19 +95,44 @@ fn check(
         return Err(Failure::MethodNotAllowed);
     }
     check_target(&head.method, &head.uri, limits.uri_bytes)?;
-    check_expectation(head)?;
-    host.map_err(Failure::BadRequest)
+    if present.expect {
+        check_expectation(head)?;
+    }
+    let host = host.map_err(Failure::BadRequest)?;
+    Ok((host, present))
+}
+
+/// Which of the fields that are checked here are there, found in one pass: nearly every request has `Host` alone, or none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Present {
+    expect: bool,
+    host: bool,
+    transfer_encoding: bool,
+}
+
+impl Present {
+    fn among(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            present.expect |= *name == header::EXPECT;
+            present.host |= *name == header::HOST;
+            present.transfer_encoding |= *name == header::TRANSFER_ENCODING;
+        }
+        present
+    }
 }
 
 /// RFC 9112, 6.1: one length, or `chunked` and nothing else. What two readers could see differently is how requests are
 /// smuggled. hyper drops a `Content-Length` beside a transfer coding; the connection has seen both.
-fn check_framing(head: &http::request::Parts, arrival: Arrival) -> Result<(), Failure> {
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let plain = codings
-        .next()
-        .is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    let known = head.version == Version::HTTP_11 || !head.headers.contains_key(header::TRANSFER_ENCODING);
-    if arrival.is_ambiguous || !plain || !known || codings.next().is_some() {
+fn check_framing(head: &http::request::Parts, arrival: Arrival, present: Present) -> Result<(), Failure> {
+    let is_chunked = || {
+        let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+        let plain = codings
+            .next()
+            .is_some_and(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+        plain && head.version == Version::HTTP_11 && codings.next().is_none()
+    };
+    if arrival.is_ambiguous || (present.transfer_encoding && !is_chunked()) {
         return Err(Failure::BadRequest(BadRequest::TransferEncoding));
     }
     if arrival.has_content && matches!(head.method, Method::TRACE | Method::CONNECT) {
@@ -112,8 +143,8 @@ fn check_framing(head: &http::request::Parts, arrival: Arrival) -> Result<(), Fa
 
 /// Where nobody reads content, a transfer coding is refused whatever the method. A method that the exchange does not know
 /// may announce a length, so that its answer can be the right one; the connection ends with it.
-fn check_content(head: &http::request::Parts, arrival: Arrival) -> Result<(), Failure> {
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
+fn check_content(head: &http::request::Parts, arrival: Arrival, present: Present) -> Result<(), Failure> {
+    if present.transfer_encoding {
         return Err(Failure::BadRequest(BadRequest::TransferEncoding));
     }
     let defines_none = [
@@ -181,8 +212,11 @@ fn check_expectation(head: &http::request::Parts) -> Result<(), Failure> {
 
 /// The host of the target URI (RFC 9110, 7.1). A target's own authority wins over `Host` (RFC 9112, 3.2.2), which must be
 /// good all the same; under HTTP/2 and later both must say the same (RFC 9113, 8.3.1).
-fn target_host(head: &http::request::Parts) -> Result<Box<str>, BadRequest> {
-    let field = host_field(&head.headers)?;
+fn target_host(head: &http::request::Parts, present: Present) -> Result<Box<str>, BadRequest> {
+    let field = match present.host {
+        true => host_field(&head.headers)?,
+        false => None,
+    };
     let target = head
         .uri
         .authority()
@@ -275,11 +309,15 @@ fn is_registered_name(name: &str) -> bool {
     true
 }
 
-fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>) -> Request {
+fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>, present: Present) -> Request {
     let mut headers = head.headers;
     hop::remove(&mut headers);
-    headers.remove(header::HOST);
+    if present.host {
+        headers.remove(header::HOST);
+    }
     let target = head.uri.into_parts().path_and_query;
+    // RFC 8470 section 5.1: whatever its value is.
+    let is_early = arrival.is_early || headers.remove(EARLY_DATA).is_some();
     Request {
         method: head.method,
         scheme: arrival.scheme,
@@ -290,6 +328,7 @@ fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>) -> Reque
         client: arrival.client,
         received: arrival.received,
         content: None,
+        is_early,
     }
 }
 
@@ -339,6 +378,7 @@ mod tests {
             received: Timestamp::from_unix_seconds(1),
             has_content,
             is_ambiguous: false,
+            is_early: false,
         }
     }
 

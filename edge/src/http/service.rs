@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -84,6 +84,7 @@ impl<A: Answer> Visit<A> {
             received: self.clock.now(),
             has_content: !content.is_end_stream(),
             is_ambiguous: self.pulse.is_ambiguous(),
+            is_early: self.pulse.is_early(),
         };
         let end = End::default();
         let asked = Asked {
@@ -179,7 +180,10 @@ fn outgoing(response: Response, head_only: bool, under_way: UnderWay) -> http::R
     // RFC 9110, 8.6: to HEAD the length is that of the content which GET would have got; an empty body to HEAD says
     // nothing of it.
     let says_nothing = bare || (head_only && matches!(body, Body::Empty));
-    if !says_nothing && let Some(length) = body.length() {
+    if !says_nothing
+        && let Some(length) = body.length()
+        && !says(&headers, length)
+    {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     let body = if bare || head_only { Body::Empty } else { body };
@@ -187,6 +191,12 @@ fn outgoing(response: Response, head_only: bool, under_way: UnderWay) -> http::R
     *message.status_mut() = status;
     *message.headers_mut() = headers;
     message
+}
+
+/// Whether the fields say this length already, as those of what is stored do.
+fn says(headers: &HeaderMap, length: u64) -> bool {
+    let said = headers.get(&header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    said == Some(itoa::Buffer::new().format(length).as_bytes())
 }
 
 /// What is kept of a request for the case that its answer panics: three reference counts, no copy.

@@ -284,9 +284,11 @@ impl<A: Answer> Gate<A> {
                         tls::Protocol::H1 => Protocol::H1,
                         tls::Protocol::H2 => Protocol::H2,
                     };
-                    visitor
-                        .serve(Transport::Tls(Box::new(accepted.stream)), protocol)
-                        .await;
+                    let transport = match accepted.stream {
+                        tls::Stream::Whole(stream) => Transport::Tls(stream),
+                        tls::Stream::Early(stream) => Transport::Early(stream),
+                    };
+                    visitor.serve(transport, protocol).await;
                 });
             }
         }

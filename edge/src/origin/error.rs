@@ -201,6 +201,19 @@ impl Kind {
         !is_ours && !self.is_answer()
     }
 
+    /// Whether it may be the fault of the one thing that was asked for: a connection was there, and what went wrong
+    /// went wrong on it.
+    pub fn may_be_of_one_path(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionReadTimeout
+                | Self::ConnectionTerminated
+                | Self::HttpProtocolError
+                | Self::HttpResponseIncomplete
+                | Self::HttpResponseTimeout
+        )
+    }
+
     /// Whether the bucket is well and answered, if not as one would wish.
     pub fn is_answer(self) -> bool {
         matches!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::health::Admission;
 use super::retry::{Budget, Plan};
 use super::vitals::Vitals;
-use super::{Answer, Ask, BucketStatus, Error, Kind, Metrics};
+use super::{Answer, Ask, BucketStatus, Error, Kind, Metrics, Source};
 use crate::clock::Clock;
 use crate::config;
 use crate::drain::Drain;
@@ -85,7 +85,7 @@ impl<S: Server> Failover<S> {
         self.budget().request();
         let plan = Plan::new(self.timeouts.attempts, self.timeouts.operation, self.clock.now());
         // In the first round everyone has its turn, in the later ones those that may be better by now.
-        let mut candidates: Vec<usize> = (0..self.servers.len()).collect();
+        let mut candidates: Vec<usize> = self.candidates(&ask.besides);
         let mut last = None;
         for made in 1.. {
             let round = self.round(ask, &candidates, plan).await;
@@ -107,6 +107,12 @@ impl<S: Server> Failover<S> {
             tokio::time::sleep(pause).await;
         }
         Err(Error::new(Kind::ProxyInternalError, "the rounds have no end"))
+    }
+
+    fn candidates(&self, besides: &[Source]) -> Vec<usize> {
+        let servers = self.servers.iter().enumerate();
+        let asked = servers.filter(|(_, server)| !besides.contains(server.vitals().id()));
+        asked.map(|(place, _)| place).collect()
     }
 
     /// Asks `candidates` in order, until one has an answer that counts.

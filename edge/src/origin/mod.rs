@@ -48,6 +48,8 @@ pub struct Ask {
     pub condition: Option<Condition>,
     /// Only these bytes: first, and last if there is one (inclusive), as of RFC 9110 14.1.2.
     pub range: Option<AskedRange>,
+    /// Whom not to ask: those whose answers were no good.
+    pub besides: Vec<Source>,
 }
 
 /// A request that is passed on as it is, to an origin that takes any method.

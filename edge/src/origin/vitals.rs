@@ -2,6 +2,8 @@
 //!
 //! It is told what came of each request; whom to ask next is decided in `failover`.
 
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +15,10 @@ use crate::clock::{Clock, Timestamp};
 
 /// How often an alarm about one bucket is logged, at most.
 pub(super) const ALARM_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a path stays accused, and how many do.
+const ACCUSED_FOR: Duration = Duration::from_secs(60);
+const ACCUSED_MAX: usize = 64;
 
 /// The vital signs of one bucket or server.
 #[derive(Debug)]
@@ -31,6 +37,30 @@ struct State {
     last_error: Option<(Timestamp, Error)>,
     last_success: Option<Timestamp>,
     alarmed: Option<Timestamp>,
+    accused: Accused,
+}
+
+/// Paths on which a server failed lately. One that keeps failing on the same few speaks against these, not against the
+/// server: a single broken page must not take a site down, nor whoever asks for it again and again.
+#[derive(Debug, Default)]
+struct Accused(VecDeque<(u64, Timestamp)>);
+
+impl Accused {
+    /// Whether `path` is not among them yet. It is from now on, for a while.
+    fn is_news(&mut self, path: &str, now: Timestamp) -> bool {
+        self.0.retain(|(_, since)| now.since(*since) < ACCUSED_FOR);
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        let path = hasher.finish();
+        if self.0.iter().any(|(accused, _)| *accused == path) {
+            return false;
+        }
+        if self.0.len() >= ACCUSED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((path, now));
+        true
+    }
 }
 
 impl Vitals {
@@ -94,12 +124,33 @@ impl Vitals {
 
     /// No answer came, or none that counts. `path` is for the log.
     pub(super) fn note_failure(&self, admission: Admission, error: &Error, path: &str) {
+        self.note(admission, error, path, |_, _| true);
+    }
+
+    /// The same, of a server that may fail on one path and be well on all others: what may be the path's own fault
+    /// counts once.
+    pub(super) fn note_failure_at(&self, admission: Admission, error: &Error, path: &str) {
+        let may_be_its_own = admission == Admission::Go && error.kind.may_be_of_one_path();
+        self.note(admission, error, path, |accused, now| {
+            !may_be_its_own || accused.is_news(path, now)
+        });
+    }
+
+    fn note(
+        &self,
+        admission: Admission,
+        error: &Error,
+        path: &str,
+        is_news: impl FnOnce(&mut Accused, Timestamp) -> bool,
+    ) {
         let now = self.clock.now();
         self.metrics.errors.inc(error.kind);
         let (change, alarm) = {
             let mut state = self.state();
             state.last_error = Some((now, error.clone()));
-            let change = if error.kind.counts_against_bucket() {
+            let change = if error.kind.counts_against_bucket() && !is_news(&mut state.accused, now) {
+                Change::None
+            } else if error.kind.counts_against_bucket() {
                 state.breaker.failed(admission, now, fastrand::f64())
             } else if error.kind.is_answer() {
                 state.breaker.succeeded(admission, now)
@@ -139,5 +190,23 @@ impl Drop for Vitals {
             self.metrics.breakers_open.add(-1);
         }
         self.opened.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_news_once_a_minute_and_few_are_remembered() {
+        let (mut accused, start) = (Accused::default(), Timestamp::from_unix_seconds(1_000));
+        assert!(accused.is_news("/a", start));
+        assert!(!accused.is_news("/a", start + Duration::from_secs(59)));
+        assert!(accused.is_news("/b", start + Duration::from_secs(59)));
+        assert!(accused.is_news("/a", start + Duration::from_secs(60)));
+        for n in 0..1000 {
+            accused.is_news(&n.to_string(), start + Duration::from_secs(60));
+        }
+        assert_eq!(accused.0.len(), ACCUSED_MAX);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::cache::key::{self, Key, PathError};
+use crate::cache::key::{self, Beginning, Key, PathError, Sought};
 use crate::config;
 
 pub use router::Router;
@@ -26,6 +26,7 @@ pub struct SiteId(pub u16);
 pub struct Site {
     id: SiteId,
     name: Arc<str>,
+    keys: Beginning,
     settings: config::Site,
     rules: Vec<Rule>,
     /// What applies where no rule does.
@@ -44,6 +45,7 @@ impl Site {
         let name = Arc::from(settings.hosts.first().map_or("", String::as_str));
         Self {
             id,
+            keys: Beginning::new(&settings.origin, &name),
             name,
             settings,
             rules,
@@ -72,14 +74,18 @@ impl Site {
     ///
     /// When the path can be no key: see [`PathError`].
     pub fn key(&self, path: &str, query: Option<&str>) -> Result<Key, PathError> {
+        Ok(self.seek(path, query)?.to_key())
+    }
+
+    /// The same, to be looked for only.
+    ///
+    /// # Errors
+    ///
+    /// As [`Site::key`].
+    pub fn seek<'a>(&'a self, path: &'a str, query: Option<&'a str>) -> Result<Sought<'a>, PathError> {
         let path = self.path(path)?;
         let query = key::canonical_query(query, &self.rule(&path).query);
-        Ok(Key::new(
-            &self.settings.origin,
-            &self.name,
-            &path,
-            query.as_deref(),
-        ))
+        Ok(self.keys.seek(path, query))
     }
 
     /// The canonical path behind `path` as it stands in a URL: with the site's index where it ends with a slash.
@@ -156,6 +162,7 @@ pub(crate) mod tests {
             x_cache: false,
             cache_status_key: false,
             purge_method: false,
+            releases: None,
         }
     }
 

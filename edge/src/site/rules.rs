@@ -1,5 +1,7 @@
 //! A rule with its path prepared for matching and its fields prepared for sending.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use http::{HeaderName, HeaderValue, header};
 
 use crate::config::{self, Lifetimes, Query};
@@ -19,8 +21,26 @@ pub struct Rule {
     pub coding: bool,
     /// Fields of the origin that go no further.
     pub remove: Vec<HeaderName>,
+    fields: Set,
+    fields_secure: Set,
+}
+
+/// Fields that are set on responses, and a number that no others have in this process: what was put together with them is
+/// known by it.
+#[derive(Clone, Debug)]
+struct Set {
+    number: u64,
     fields: Vec<Field>,
-    fields_secure: Vec<Field>,
+}
+
+impl Set {
+    fn new(fields: Vec<Field>) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: LAST.fetch_add(1, Ordering::Relaxed),
+            fields,
+        }
+    }
 }
 
 impl Rule {
@@ -56,6 +76,15 @@ impl Rule {
 
     /// The fields to set on each response, in place of any of the same name; `secure` when the client came by https.
     pub fn fields(&self, secure: bool) -> &[(HeaderName, HeaderValue)] {
+        &self.set(secure).fields
+    }
+
+    /// The number of these fields.
+    pub fn number(&self, secure: bool) -> u64 {
+        self.set(secure).number
+    }
+
+    fn set(&self, secure: bool) -> &Set {
         if secure { &self.fields_secure } else { &self.fields }
     }
 
@@ -68,7 +97,7 @@ impl Rule {
 }
 
 /// The fields that a rule sets: in the clear, and over TLS.
-fn fields(site: &config::Site, own: &[Field]) -> (Vec<Field>, Vec<Field>) {
+fn fields(site: &config::Site, own: &[Field]) -> (Set, Set) {
     let mut fields = preset::fields(site.preset);
     fields.retain(|(name, _)| own.iter().all(|(set, _)| set != name));
     fields.extend_from_slice(own);
@@ -82,7 +111,13 @@ fn fields(site: &config::Site, own: &[Field]) -> (Vec<Field>, Vec<Field>) {
     {
         fields_secure.push((header::STRICT_TRANSPORT_SECURITY, value));
     }
-    (fields, fields_secure)
+    let is_same = fields == fields_secure;
+    let (plain, secure) = (Set::new(fields), Set::new(fields_secure));
+    if is_same {
+        (plain.clone(), plain)
+    } else {
+        (plain, secure)
+    }
 }
 
 #[derive(Clone, Debug)]

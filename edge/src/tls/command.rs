@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use certs::Keeper;
 use certs::inspect::Inspector;
 use certs::keeper::{Listed, Outcome};
+use certs::settings::{Challenge, Managed};
+use certs::{Keeper, Settings};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -97,6 +98,8 @@ enum Command {
 pub enum Error {
     #[error(transparent)]
     Config(#[from] config::Errors),
+    #[error(transparent)]
+    Pair(#[from] certs::Error),
     #[error("{}: cannot be used", .0.display())]
     File(PathBuf, #[source] io::Error),
     #[error("the DNS cannot be asked")]
@@ -107,6 +110,11 @@ pub enum Error {
     NoCa(PathBuf),
     #[error("the configuration orders no certificate: it has no [[tls.acme]]")]
     NothingManaged,
+    #[error(
+        "{0}: tls-alpn-01 is answered by the process that orders, so the running node orders by itself; \
+             SIGHUP makes it look at once"
+    )]
+    OnlyByNode(String),
     #[error(transparent)]
     Operate(#[from] certs::keeper::OperateError),
     #[error("cannot write what was asked for")]
@@ -124,11 +132,16 @@ pub async fn run(arguments: &Arguments, clock: &Clock, out: &mut impl Write) -> 
     let settings = config.managed.ok_or(Error::NothingManaged)?;
     let (timed, now) = (clock.clone(), clock.now().to_system_time());
     let time: certs::Now = Arc::new(move || timed.now().to_system_time());
+    if let Command::Issue { name, .. } | Command::Renew { name } = &arguments.command {
+        refuse_what_only_nodes_prove(&settings, name.as_deref())?;
+    }
     let keeper = Keeper::open(settings, time, Box::new(|| {}))?;
     match &arguments.command {
         Command::Check { http_port } => check(&keeper, *http_port, now, out).await,
         Command::Export { name, out: folder } => export(&keeper, name, folder, out).await,
         Command::Import { name, chain, key } => {
+            // What is wrong with the files is told by their names; what does not fit the configuration comes after.
+            certs::load(chain, key, now)?;
             let bundle = keeper.import(name, read(chain)?, read(key)?).await?;
             writeln!(out, "{name}: imported, valid until {}", date(bundle.not_after))?;
             Ok(true)
@@ -143,6 +156,16 @@ pub async fn run(arguments: &Arguments, clock: &Clock, out: &mut impl Write) -> 
         Command::List { json } => list(&keeper, *json, out).await,
         Command::Renew { name } => tell(&keeper.order_now(name.as_deref(), true).await?, false, out),
         Command::Trust { state } => trust(state, out),
+    }
+}
+
+/// A failed order makes all nodes wait, so one that cannot succeed is not placed.
+fn refuse_what_only_nodes_prove(settings: &Settings, name: Option<&str>) -> Result<(), Error> {
+    let chosen = |managed: &&Managed| name.is_none_or(|name| managed.name() == name);
+    let mut chosen = settings.managed.iter().filter(chosen);
+    match chosen.find(|managed| matches!(managed.acme.challenge, Challenge::TlsAlpn01)) {
+        Some(managed) => Err(Error::OnlyByNode(managed.name().to_owned())),
+        None => Ok(()),
     }
 }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::{Resolver, Tickets};
-use rustls::server::Acceptor as HelloReader;
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::server::{Acceptor as HelloReader, ClientHello};
+use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use self::reload::Certificates;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::http::EarlyStream;
 use crate::telemetry::metrics::{Counter, Family, Label, Registry};
 
 /// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record of its own. rustls would say `access_denied`,
@@ -35,6 +36,8 @@ const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
+    /// For clients of TLS 1.3, where early data is taken.
+    early: Option<Arc<ServerConfig>>,
     resolver: Arc<Resolver>,
     certificates: Option<Certificates>,
     metrics: Metrics,
@@ -45,6 +48,7 @@ impl Acceptor {
     pub fn new(resolver: Arc<Resolver>, registry: &Registry) -> Result<Self, rustls::Error> {
         Ok(Self {
             config: config::server(Arc::clone(&resolver), None)?,
+            early: None,
             resolver,
             certificates: None,
             metrics: Metrics::new(registry),
@@ -58,7 +62,11 @@ impl Acceptor {
         clock: &Clock,
         registry: &Registry,
     ) -> Result<Self, rustls::Error> {
-        let acceptor = Self::new(Arc::clone(certificates.resolver()), registry)?.with_proofs(certificates);
+        let mut acceptor =
+            Self::new(Arc::clone(certificates.resolver()), registry)?.with_proofs(certificates);
+        if config.early_data {
+            acceptor = acceptor.with_early_data()?;
+        }
         match config::tickets(config, clock) {
             Some(tickets) => acceptor.with_tickets(tickets),
             None => Ok(acceptor),
@@ -79,6 +87,12 @@ impl Acceptor {
         Ok(Self { config, ..self })
     }
 
+    /// Takes requests that come before the handshake is over.
+    pub fn with_early_data(self) -> Result<Self, rustls::Error> {
+        let early = Some(config::early(Arc::clone(&self.resolver))?);
+        Ok(Self { early, ..self })
+    }
+
     /// Shakes hands with the client behind `stream`, in `deadline` at most.
     pub async fn accept<IO>(&self, stream: IO, deadline: Duration) -> Result<Accepted<IO>, Refusal>
     where
@@ -91,9 +105,11 @@ impl Acceptor {
         match &result {
             Ok(accepted) => {
                 self.metrics.handshakes.inc();
-                let kind = accepted.stream.get_ref().1.handshake_kind();
-                if kind == Some(HandshakeKind::Resumed) {
+                if accepted.stream.is_resumed() {
                     self.metrics.resumed.inc();
+                }
+                if accepted.stream.is_early() {
+                    self.metrics.early.inc();
                 }
             }
             Err(refusal) => self.metrics.refusals.inc(refusal.reason()),
@@ -131,11 +147,21 @@ impl Acceptor {
             let _ = stream.shutdown().await;
             return Err(Refusal::Certificate(refusal));
         }
-        let stream = start
-            .into_stream(Arc::clone(&self.config))
-            .await
-            .map_err(Refusal::from_handshake)?;
-        let protocol = match stream.get_ref().1.alpn_protocol() {
+        let early = self
+            .early
+            .as_ref()
+            .filter(|_| offers_tls13(&start.client_hello()));
+        let stream = match early {
+            Some(config) => EarlyStream::start(start.accepted, start.io, Arc::clone(config))
+                .await
+                .map(|stream| Stream::Early(Box::new(stream))),
+            None => start
+                .into_stream(Arc::clone(&self.config))
+                .await
+                .map(|stream| Stream::Whole(Box::new(stream))),
+        };
+        let stream = stream.map_err(Refusal::from_handshake)?;
+        let protocol = match stream.alpn_protocol() {
             Some(b"h2") => Protocol::H2,
             _ => Protocol::H1,
         };
@@ -147,15 +173,51 @@ impl Acceptor {
     }
 }
 
-/// A connection whose handshake is done.
+/// A connection that requests can be read from.
 #[derive(Debug)]
 pub struct Accepted<IO> {
     /// The connection.
-    pub stream: TlsStream<IO>,
+    pub stream: Stream<IO>,
     /// What ALPN agreed on.
     pub protocol: Protocol,
     /// The host that the client named (RFC 6066), lowercase; `None` when it named none.
     pub server_name: Option<Box<str>>,
+}
+
+/// A connection, by whether requests on it may come early.
+#[derive(Debug)]
+pub enum Stream<IO> {
+    /// The handshake is done.
+    Whole(Box<TlsStream<IO>>),
+    /// The handshake is done, or the client has asked for something already.
+    Early(Box<EarlyStream<IO>>),
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
+    fn session(&self) -> &ServerConnection {
+        match self {
+            Self::Whole(stream) => stream.get_ref().1,
+            Self::Early(stream) => stream.session(),
+        }
+    }
+
+    fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.session().alpn_protocol()
+    }
+
+    fn is_resumed(&self) -> bool {
+        self.session().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    fn is_early(&self) -> bool {
+        matches!(self, Self::Early(stream) if stream.is_early())
+    }
+}
+
+/// Whether a client could speak TLS 1.3, which alone has early data.
+fn offers_tls13(hello: &ClientHello<'_>) -> bool {
+    let mut names = hello.cipher_suites().iter().filter_map(|suite| suite.as_str());
+    names.any(|name| name.starts_with("TLS13_"))
 }
 
 /// The version of HTTP that ALPN agreed on; HTTP/1.1 for a client without ALPN.
@@ -220,9 +282,6 @@ impl Refusal {
     fn from_handshake(error: io::Error) -> Self {
         match tls_error(&error) {
             Some(rustls::Error::NoApplicationProtocol) => Self::NoProtocol,
-            // The name was admitted, so the resolver can only have missed a key that fits (rustls has no error of its
-            // own for a resolver that returns nothing).
-            Some(rustls::Error::General(_)) => Self::Certificate(certs::Refusal::NoCompatibleKey),
             Some(_) => Self::Tls(error),
             None => Self::Closed(error),
         }
@@ -279,6 +338,7 @@ impl Label for Reason {
 struct Metrics {
     handshakes: Counter,
     resumed: Counter,
+    early: Counter,
     refusals: Family<Reason>,
 }
 
@@ -290,6 +350,10 @@ impl Metrics {
                 "edge_tls_handshakes_resumed_total",
                 "TLS handshakes that went on from an earlier session.",
             ),
+            early: registry.counter(
+                "edge_tls_early_data_total",
+                "TLS handshakes in which requests came before the end and were taken.",
+            ),
             refusals: registry.family(
                 "edge_tls_handshake_failures_total",
                 "TLS handshakes that came to nothing, by reason.",
@@ -298,5 +362,7 @@ impl Metrics {
     }
 }
 
+#[cfg(test)]
+mod hellos;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -21,7 +21,7 @@ type Versions = &'static [&'static rustls::SupportedProtocolVersion];
 static TLS12: Versions = &[&rustls::version::TLS12];
 static TLS13: Versions = &[&rustls::version::TLS13];
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A certificate that is not on disk yet, with its key.
 pub(crate) struct Made {
@@ -41,7 +41,7 @@ pub(crate) fn certificate_from(names: &[&str], from: SystemTime, life: Duration)
     make(names, from, life, &PKCS_ECDSA_P256_SHA256)
 }
 
-fn rsa_certificate(names: &[&str]) -> Made {
+pub(super) fn rsa_certificate(names: &[&str]) -> Made {
     let now = Clock::real().now().to_system_time();
     make(names, now, Duration::from_secs(86_400), &PKCS_RSA_SHA256)
 }
@@ -75,14 +75,14 @@ pub(crate) fn write(folder: &Path, name: &str, made: &Made) -> CertificateFiles 
 }
 
 /// A node with certificates, and clients that trust them.
-struct Lab {
-    acceptor: Acceptor,
+pub(super) struct Lab {
+    pub(super) acceptor: Acceptor,
     registry: Registry,
     roots: RootCertStore,
 }
 
 impl Lab {
-    fn new(certificates: &[(Made, bool)]) -> Self {
+    pub(super) fn new(certificates: &[(Made, bool)]) -> Self {
         let registry = Registry::default();
         let resolver = Arc::new(Resolver::default());
         let mut lab = Self {
@@ -128,7 +128,7 @@ impl Lab {
         Meeting { node, client }
     }
 
-    fn refused(&self, reason: Reason) -> u64 {
+    pub(super) fn refused(&self, reason: Reason) -> u64 {
         self.acceptor.metrics.refusals.value(reason)
     }
 }
@@ -177,7 +177,22 @@ impl Meeting {
     }
 }
 
-async fn say(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin), text: &[u8]) {
+trait Bytes: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
+
+/// The bytes of a connection, however it came about.
+fn bytes(stream: &mut Stream<DuplexStream>) -> &mut dyn Bytes {
+    match stream {
+        Stream::Whole(stream) => stream,
+        Stream::Early(stream) => stream,
+    }
+}
+
+async fn say(
+    from: &mut (impl AsyncWrite + Unpin + ?Sized),
+    to: &mut (impl AsyncRead + Unpin + ?Sized),
+    text: &[u8],
+) {
     from.write_all(text).await.unwrap();
     from.flush().await.unwrap();
     let mut heard = vec![0; text.len()];
@@ -260,7 +275,7 @@ async fn both_versions_are_spoken_and_the_key_exchange_is_hybrid() {
         client.get_ref().1.protocol_version(),
         Some(ProtocolVersion::TLSv1_2)
     );
-    say(&mut client, &mut node.stream, b"ping").await;
+    say(&mut client, bytes(&mut node.stream), b"ping").await;
 }
 
 #[tokio::test]
@@ -321,7 +336,10 @@ async fn ecdsa_and_rsa_stand_side_by_side() {
 #[tokio::test]
 async fn a_client_comes_back_with_its_ticket_even_after_a_swap() {
     let mut lab = Lab::new(&[(certificate(&["a.example"]), false)]);
-    for versions in [TLS13, TLS12] {
+    for (versions, early) in [(TLS13, false), (TLS12, false), (TLS13, true), (TLS12, true)] {
+        if early && lab.acceptor.early.is_none() {
+            lab.acceptor = lab.acceptor.clone().with_early_data().unwrap();
+        }
         let config = Client {
             versions,
             ..lab.client()
@@ -332,10 +350,13 @@ async fn a_client_comes_back_with_its_ticket_even_after_a_swap() {
             assert_eq!(
                 client.get_ref().1.handshake_kind(),
                 Some(expected),
-                "{versions:?}"
+                "{versions:?}, early: {early}"
             );
+            let kept = matches!(node.stream, Stream::Early(_));
+            // This client names suites of TLS 1.3 even when it does not speak it.
+            assert_eq!(kept, early);
             // TLS 1.3 sends tickets after the handshake; a client sees them when it reads.
-            say(&mut node.stream, &mut client, b"hello").await;
+            say(bytes(&mut node.stream), &mut client, b"hello").await;
         }
         lab.serve(&[(certificate(&["a.example"]), false)]);
         let (_, client) = lab.meet(&config, "a.example").await.open();
@@ -353,8 +374,8 @@ async fn a_swap_leaves_open_connections_alone() {
     let (mut node, mut client) = lab.meet(&lab.client().config(), "a.example").await.open();
     let before = shown(&client);
     lab.serve(&[(certificate(&["a.example"]), false)]);
-    say(&mut client, &mut node.stream, b"still here").await;
-    say(&mut node.stream, &mut client, b"so am I").await;
+    say(&mut client, bytes(&mut node.stream), b"still here").await;
+    say(bytes(&mut node.stream), &mut client, b"so am I").await;
     let (_, client) = lab.meet(&lab.client().config(), "a.example").await.open();
     assert_ne!(shown(&client), before);
 }

@@ -336,7 +336,7 @@ pub(crate) fn request(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// The status at the start of a header block as h2 writes it: indexed, or a literal whose name is indexed.
-fn status(payload: &[u8]) -> u16 {
+pub(crate) fn status(payload: &[u8]) -> u16 {
     match payload {
         // A change of the table's size comes first (RFC 7541, 4.2).
         [0x20, rest @ ..] => status(rest),

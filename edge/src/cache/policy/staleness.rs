@@ -71,9 +71,15 @@ pub fn judge(
     if lifetime.is_fresh(age) && !softly_purged {
         return Verdict::Fresh;
     }
-    // RFC 9111 section 5.2.1.1: whoever sends max-age takes nothing stale, unless max-stale is there too.
-    let takes_stale = !heeds || request.max_age.is_none() || request.max_stale.is_some();
+    // RFC 9111 sections 5.2.1.1 and 5.2.1.2: whoever sends max-age takes nothing stale, unless max-stale is there too; and
+    // then nothing that is staler.
     let staleness = age.saturating_sub(lifetime.fresh);
+    let takes_stale = match (request.max_age, request.max_stale) {
+        _ if !heeds => true,
+        (Some(_), None) => false,
+        (_, Some(max)) => staleness <= max,
+        (None, None) => true,
+    };
     if takes_stale && staleness < lifetime.stale_while_revalidate {
         return Verdict::StaleWhileRevalidate;
     }
@@ -114,7 +120,7 @@ fn request_refuses(lifetime: &Lifetime, age: Duration, request: &RequestDirectiv
         || request.max_age.is_some_and(|max| age > max)
         || request
             .min_fresh
-            .is_some_and(|min| lifetime.fresh.saturating_sub(age) < min)
+            .is_some_and(|min| !lifetime.is_fresh(age) || lifetime.fresh.saturating_sub(age) < min)
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub enum NotStored {
     NoStore,
     /// The memory for bodies in flight is used up.
     OverBudget,
-    /// It is a 206 that cannot be told to be a part of something.
+    /// It is about a range, and not a part of something that can be told what of.
     Partial,
     /// `private`.
     Private,

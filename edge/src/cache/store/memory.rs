@@ -1,8 +1,9 @@
 //! The memory tier: moka, weighed in bytes.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use moka::Equivalent;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
@@ -74,7 +75,10 @@ impl Memory {
     }
 
     /// What is stored under `key`.
-    pub fn find(&self, key: &Key) -> Option<Entry> {
+    pub fn find<Q>(&self, key: &Q) -> Option<Entry>
+    where
+        Q: Equivalent<Key> + Hash + ?Sized,
+    {
         self.cache.get(key)
     }
 

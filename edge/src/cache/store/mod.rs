@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -93,10 +94,38 @@ pub struct Form {
     pub suffix: &'static str,
     /// Its bytes, or where they are.
     pub body: Content,
-    /// The response's fields with those of this form: ready to be sent.
-    pub fields: HeaderMap,
+    /// Its entity tag.
+    pub etag: Option<HeaderValue>,
+    /// The fields of answers with it.
+    pub dressed: Dressed,
     /// Whether a better form of the same coding may still be made.
     pub improvable: bool,
+}
+
+/// Fields that were put together once, to be sent again and again. They are made when they are first asked for, and anew
+/// when somebody else puts them together: after a reload, say.
+#[derive(Debug, Default)]
+pub struct Dressed(ArcSwapOption<(u64, HeaderMap)>);
+
+impl Dressed {
+    /// The fields as `who` puts them together.
+    pub fn by(&self, who: u64, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
+        if let Some(kept) = &*self.0.load()
+            && kept.0 == who
+        {
+            return kept.1.clone();
+        }
+        let made = make();
+        // The copy that is kept has no room to spare.
+        self.0.store(Some(Arc::new((who, made.clone()))));
+        made
+    }
+}
+
+impl Clone for Dressed {
+    fn clone(&self) -> Self {
+        Self(ArcSwapOption::new(self.0.load_full()))
+    }
 }
 
 /// The bytes of a form, or where they are.
@@ -232,7 +261,7 @@ impl StoredResponse {
         let forms: usize = self
             .forms
             .iter()
-            .map(|form| form.body.in_memory().map_or(64, Bytes::len) + fields(&form.fields) + 128)
+            .map(|form| form.body.in_memory().map_or(64, Bytes::len) + fields(&self.head.fields) + 768)
             .sum();
         let tags: usize = self.head.tags.iter().map(|tag| tag.as_str().len() + 16).sum();
         (forms + fields(&self.head.fields) + fields(&self.head.origin_fields) + tags + 512) as u64

@@ -9,11 +9,12 @@ use certs::settings::{
 };
 use certs::store::Keyring;
 
+use super::origin::{bucket_name, endpoint, prefix, region};
+use super::secret::secret;
 use super::{Context, HOUR, SECOND, Secrets};
 use crate::config::CertificateFiles;
 use crate::config::reader::{Table, Value};
 
-const SECRET_BYTES_MAX: u64 = 4096;
 /// What the CAs that most people use are called by.
 const DIRECTORIES: [(&str, &str); 2] = [
     ("letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"),
@@ -59,7 +60,8 @@ pub(super) fn managed(root: &Table<'_>, context: &Context<'_>) -> Option<Setting
     let mut managed: Vec<Managed> = Vec::new();
     for table in &tables {
         let next = certificate(table, context);
-        if managed.iter().any(|other| other.name() == next.name()) {
+        let same = |other: &Managed| !other.names.is_empty() && other.name() == next.name();
+        if managed.iter().any(same) {
             table.refuse("names", "begins with the same name as another [[tls.acme]]");
         }
         managed.push(next);
@@ -70,10 +72,23 @@ pub(super) fn managed(root: &Table<'_>, context: &Context<'_>) -> Option<Setting
     })
 }
 
+/// Whether there is any `[[tls.acme]]`, good or not.
+pub(super) fn orders(root: &Table<'_>) -> bool {
+    root.table("tls")
+        .is_some_and(|tls| !tls.tables("acme").is_empty())
+}
+
 /// The secrets of `[tls.tickets]`, a line each; `None` unless they are set.
 pub(super) fn tickets(root: &Table<'_>, context: &Context<'_>) -> Option<Secret> {
     let table = root.table("tls")?.table("tickets")?;
     Some(keys(&table, "secret", context))
+}
+
+/// The key `tls.early_data`.
+pub(super) fn early_data(root: &Table<'_>) -> bool {
+    let tls = root.table("tls");
+    let early_data = tls.and_then(|tls| tls.read("early_data", Value::boolean));
+    early_data.unwrap_or(false)
 }
 
 fn store_settings(table: &Table<'_>, context: &Context<'_>) -> StoreSettings {
@@ -98,10 +113,10 @@ fn place(table: &Table<'_>, context: &Context<'_>) -> StorePlace {
     let folder = table.read("folder", |value| context.path(value));
     let credentials = credentials(table, context);
     let bucket = table.table("bucket").map(|bucket| BucketSettings {
-        name: bucket.require("name", Value::text).unwrap_or_default(),
-        region: bucket.require("region", Value::text).unwrap_or_default(),
+        name: bucket.require("name", bucket_name).unwrap_or_default(),
+        region: bucket.require("region", region).unwrap_or_default(),
         prefix: bucket.read("prefix", prefix).unwrap_or_default(),
-        endpoint: bucket.read("endpoint", url),
+        endpoint: bucket.read("endpoint", endpoint),
         path_style: bucket.read("path_style", Value::boolean).unwrap_or(false),
         credentials,
     });
@@ -142,7 +157,7 @@ fn certificate(table: &Table<'_>, context: &Context<'_>) -> Managed {
         .and_then(|value| value.list(|item| item.one_of(&KINDS)));
     let mut keys = kinds.unwrap_or_else(|| vec![KeyKind::Ecdsa]);
     keys.dedup();
-    if keys.is_empty() {
+    if table.value("keys").is_some_and(|value| value.array_is_empty()) {
         table.refuse("keys", "needs \"ecdsa\", \"rsa\" or both");
     }
     let challenge = challenge(table, context);
@@ -215,7 +230,7 @@ fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
     if is_route53 != Some(false) {
         let settings = Route53Settings {
             zone_id: table.read("zone_id", Value::text),
-            endpoint: table.read("endpoint", url),
+            endpoint: table.read("endpoint", endpoint),
             credentials: credentials(table, context),
         };
         if is_route53 == Some(true) {
@@ -231,7 +246,7 @@ fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
         algorithm: table
             .read("algorithm", |value| value.one_of(&ALGORITHMS))
             .unwrap_or(TsigAlgorithm::HmacSha256),
-        secret: secret(table, "secret", context),
+        secret: hidden(table, "secret", context),
         wait: table
             .read("wait", |value| value.duration(Duration::ZERO, HOUR))
             .unwrap_or(Duration::from_secs(5)),
@@ -241,7 +256,7 @@ fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
 fn binding(table: &Table<'_>, context: &Context<'_>) -> Binding {
     Binding {
         id: table.require("id", Value::text).unwrap_or_default(),
-        key: secret(table, "key", context),
+        key: hidden(table, "key", context),
     }
 }
 
@@ -257,13 +272,13 @@ fn credentials(table: &Table<'_>, context: &Context<'_>) -> Credentials {
     };
     Credentials::Static {
         id: table.require("access_key_id", Value::text).unwrap_or_default(),
-        secret: secret(&table, "secret_access_key", context),
+        secret: hidden(&table, "secret_access_key", context),
     }
 }
 
 /// Keys that are 32 bytes each, a line each.
 fn keys(table: &Table<'_>, what: &str, context: &Context<'_>) -> Secret {
-    let secret = secret(table, what, context);
+    let secret = hidden(table, what, context);
     if context.secrets == Secrets::Read
         && !secret.0.is_empty()
         && let Err(error) = Keyring::parse(&secret.0)
@@ -273,43 +288,8 @@ fn keys(table: &Table<'_>, what: &str, context: &Context<'_>) -> Secret {
     secret
 }
 
-/// The secret in the file `<what>_file` or the environment variable `<what>_env`.
-fn secret(table: &Table<'_>, what: &str, context: &Context<'_>) -> Secret {
-    let (file, variable) = (format!("{what}_file"), format!("{what}_env"));
-    if table.value(&file).is_some() == table.value(&variable).is_some() {
-        table.refuse(&file, format!("give one of {file} and {variable}"));
-        return Secret::default();
-    }
-    let from_file = table.read(&file, |value| in_file(value, context));
-    let from_variable = table.read(&variable, |value| in_variable(value, context));
-    Secret(from_file.or(from_variable).unwrap_or_default())
-}
-
-fn in_file(value: &Value<'_>, context: &Context<'_>) -> Result<String, String> {
-    use std::io::Read as _;
-    let path = context.path(value)?;
-    if context.secrets == Secrets::LeaveEmpty {
-        return Ok(String::new());
-    }
-    let mut text = String::new();
-    std::fs::File::open(&path)
-        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-    match text.trim() {
-        "" => Err(format!("{}: is empty", path.display())),
-        text => Ok(text.to_owned()),
-    }
-}
-
-fn in_variable(value: &Value<'_>, context: &Context<'_>) -> Result<String, String> {
-    let name = value.text()?;
-    if context.secrets == Secrets::LeaveEmpty {
-        return Ok(String::new());
-    }
-    match std::env::var(&name) {
-        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        _ => Err(format!("the environment variable {name} is not set")),
-    }
+fn hidden(table: &Table<'_>, what: &str, context: &Context<'_>) -> Secret {
+    Secret(secret(table, what, context).unwrap_or_default())
 }
 
 /// A DNS name, lowercase, perhaps a wildcard; nothing of it can leave a folder or a key of the store.
@@ -347,27 +327,6 @@ fn directory(value: &Value<'_>) -> Result<String, String> {
     match good {
         true => Ok(text),
         false => Err("expected \"letsencrypt\", \"letsencrypt-staging\" or an https URL".into()),
-    }
-}
-
-fn url(value: &Value<'_>) -> Result<String, String> {
-    let text = value.text()?;
-    let good = text
-        .parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-    match good {
-        true => Ok(text.trim_end_matches('/').to_owned()),
-        false => Err("expected a URL".into()),
-    }
-}
-
-fn prefix(value: &Value<'_>) -> Result<String, String> {
-    match value.string()? {
-        text if text.starts_with('/') => Err("must not begin with a slash: keys do not".into()),
-        text if !text.is_empty() && !text.ends_with('/') => {
-            Err(format!("must end with a slash: \"{text}/\""))
-        }
-        text => Ok(text.into()),
     }
 }
 

@@ -6,13 +6,17 @@
 mod certificates;
 mod listen;
 mod origin;
+mod secret;
 mod site;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::{Table, Value};
-use super::{AccessLog, Admin, Cache, Config, Disk, Drain, Limits, Listen, Log, LogFormat, Scope, Token};
+use super::{
+    AccessLog, Admin, Cache, Config, Disk, Drain, Limits, Listen, Log, LogFormat, Releases, Scope, Site,
+    Token,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -47,7 +51,11 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
     };
     let certificates = certificates::files(root, context);
     let managed = certificates::managed(root, context);
-    check_listen(root, &listen, certificates.is_empty() && managed.is_none());
+    check_listen(
+        root,
+        &listen,
+        certificates.is_empty() && !certificates::orders(root),
+    );
 
     let origins = origin::origins(root, context);
     let admin = admin(root, admin_listen);
@@ -63,8 +71,10 @@ pub(super) fn config(root: &Table<'_>, context: &Context<'_>) -> Option<Config> 
         certificates,
         managed,
         tickets: certificates::tickets(root, context),
+        early_data: certificates::early_data(root),
         cache,
         origins,
+        releases: releases(root, context, &sites),
         sites,
         limits: limits(root),
         log: log(root, context),
@@ -197,6 +207,29 @@ fn disk(cache: &Table<'_>, context: &Context<'_>) -> Option<Disk> {
         path: path?,
         size_bytes: size?,
     })
+}
+
+fn releases(root: &Table<'_>, context: &Context<'_>, sites: &[Site]) -> Releases {
+    let table = root.table("releases");
+    let state = table
+        .as_ref()
+        .and_then(|table| table.read("state", |value| context.path(value)));
+    let poll = table
+        .as_ref()
+        .and_then(|table| table.read("poll", |value| value.duration(SECOND, HOUR)));
+    let has_releases = sites.iter().any(|site| site.releases.is_some());
+    let is_set = table.as_ref().is_some_and(|table| table.value("state").is_some());
+    if has_releases && !is_set {
+        let why = "must be set where a site has releases: a folder of this node alone, where the last good channels are kept";
+        match &table {
+            Some(table) => table.refuse("state", why),
+            None => root.refuse("releases", format!("releases.state {why}")),
+        }
+    }
+    Releases {
+        state,
+        poll: poll.unwrap_or(5 * SECOND),
+    }
 }
 
 fn limits(root: &Table<'_>) -> Limits {

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, header};
+use origin_sync::release::{Name, Role, Trust, TrustedKey};
 
 use super::HOUR;
 use crate::config::reader::{Table, Value};
 use crate::config::{
-    HttpOrigin, Lifetimes, Origin, OriginHost, OriginKind, Preset, Query, Rule, Scope, Site, Terms, Token,
+    HttpOrigin, Lifetimes, Origin, OriginHost, OriginKind, Preset, Query, Rule, Scope, Site, SiteReleases,
+    Terms, Token,
 };
 
 /// The fields by which an origin speaks to this cache and to nobody behind it, the strongest first.
@@ -80,7 +82,54 @@ fn site(table: &Table<'_>, origins: &[Origin], tokens: &[Token]) -> Site {
         purge_method: table
             .read("purge_method", |value| purge_method(value, tokens))
             .unwrap_or(false),
+        releases: releases(table, http.is_some()),
     }
+}
+
+/// What is released, and whose word counts: neither without the other.
+fn releases(table: &Table<'_>, of_application: bool) -> Option<SiteReleases> {
+    let names = table.read("releases", |value| {
+        Ok(value.list(parsed::<Name>).unwrap_or_default())
+    });
+    let Some(names) = names.filter(|names| !names.is_empty()) else {
+        if table.value("trust").is_some() {
+            table.refuse(
+                "trust",
+                "says whom to trust for nothing: add releases = [\"name\"]",
+            );
+        }
+        return None;
+    };
+    if of_application {
+        table.refuse("releases", "come from a bucket: the origin is of kind http");
+    }
+    if let Some(twice) = names
+        .iter()
+        .enumerate()
+        .find(|(at, name)| names.iter().take(*at).any(|other| other == *name))
+    {
+        table.refuse("releases", format!("{} stands here twice", twice.1));
+    }
+    let keys = table.require("trust", |value| {
+        Ok(value.list(parsed::<TrustedKey>).unwrap_or_default())
+    })?;
+    let trust = Trust::new(keys);
+    for role in [Role::Release, Role::Channel] {
+        if trust.of(role).next().is_none() {
+            table.refuse(
+                "trust",
+                format!("holds no {role} key: origin-sync keygen makes one, and writes {role}.pub"),
+            );
+        }
+    }
+    Some(SiteReleases { names, trust })
+}
+
+fn parsed<T: std::str::FromStr<Err = origin_sync::release::Invalid>>(value: &Value<'_>) -> Result<T, String> {
+    value
+        .text()?
+        .parse()
+        .map_err(|error: origin_sync::release::Invalid| error.to_string())
 }
 
 fn terms(table: &Table<'_>, strict: bool) -> Terms {

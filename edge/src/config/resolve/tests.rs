@@ -707,6 +707,125 @@ fn a_host_without_a_certificate_is_a_warning() {
 }
 
 #[test]
+fn a_host_whose_certificate_is_ordered_has_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = MINIMAL
+        .replace("plain = [\"127.0.0.1:8081\"]", "https = [\"127.0.0.1:8443\"]")
+        .replace(
+            "\"cdn.example.com\"",
+            "\"a.test\", \"*.b.test\", \"c.test\", \"x.d.test\"",
+        );
+    std::fs::write(folder.path().join("store.key"), "00".repeat(32)).unwrap();
+    let tls = "[tls.store]\nfolder = \"shared\"\nkey_file = \"store.key\"\nstate = \"own\"\n\
+               [[tls.acme]]\nnames = [\"a.test\", \"*.b.test\", \"*.d.test\"]\naccept_terms = true\n\
+               challenge = \"dns-01\"\ndns = { provider = \"route53\" }\n";
+    let file = folder.path().join("edge.toml");
+    std::fs::write(&file, format!("{text}{tls}")).unwrap();
+    let warnings = crate::config::check(&file, std::time::UNIX_EPOCH)
+        .unwrap()
+        .warnings;
+    let told: Vec<_> = warnings
+        .iter()
+        .filter(|warning| warning.contains("no certificate"))
+        .collect();
+    assert_eq!(told, ["c.test: no certificate names this host of a site"]);
+}
+
+const STORE: &str = "[tls.store]\nfolder = \"f\"\nkey_env = \"K\"\nstate = \"s\"\n";
+const ACME: &str = "[[tls.acme]]\nnames = [\"a.example\"]\naccept_terms = true\n";
+
+/// Each mistake of the tables about certificates, with its line and its key.
+#[test]
+fn mistakes_about_certificates_are_told_by_line_and_key() {
+    check_more(ACME, &["13 tls.store: is missing"]);
+    check_more(
+        &format!(
+            "[tls.store]\nbucket = {{ name = \"no\", region = \"r 1\" }}\nfolder = \"f\"\npoll = \"0s\"\nlease = \"1s\"\npol = 1\n{ACME}"
+        ),
+        &[
+            "13 tls.store.key_file: give one of key_file and key_env",
+            "13 tls.store.state: is missing",
+            "14 tls.store.bucket: give one of bucket and folder",
+            "14 tls.store.bucket.name: expected a bucket's name",
+            "14 tls.store.bucket.region: expected a region",
+            "16 tls.store.poll: must be at least 1s",
+            "17 tls.store.lease: must be at least 3s",
+            "18 tls.store.pol: unknown key; did you mean `poll`?",
+        ],
+    );
+    check_more(
+        &format!(
+            "{STORE}[[tls.acme]]\nnames = []\n[[tls.acme]]\nnames = [\"a b\", \"../x.y\", \"x\"]\naccept_terms = false\n"
+        ),
+        &[
+            "17 tls.acme[0].accept_terms: is missing",
+            "18 tls.acme[0].names: needs at least one name",
+            "20 tls.acme[1].names[0]: expected a name",
+            "20 tls.acme[1].names[1]: expected a name",
+            "20 tls.acme[1].names[2]: expected a name",
+            "21 tls.acme[1].accept_terms: the CA issues only",
+        ],
+    );
+    check_more(
+        &format!("{STORE}{ACME}[[tls.acme]]\nnames = [\"a.example\", \"b.example\"]\naccept_terms = true\n"),
+        &["21 tls.acme[1].names: begins with the same name as another"],
+    );
+    check_more(
+        &format!("{STORE}[[tls.acme]]\nnames = [\"*.a.example\"]\naccept_terms = true\n"),
+        &["17 tls.acme[0].challenge: only \"dns-01\" proves a wildcard"],
+    );
+    check_more(
+        "[tls]\nearly_data = \"yes\"\nearly = true\n[tls.tickets]\n",
+        &[
+            "14 tls.early_data: expected true or false",
+            "15 tls.early: unknown key",
+            "16 tls.tickets.secret_file: give one of secret_file and secret_env",
+        ],
+    );
+}
+
+#[test]
+fn each_key_of_an_order_is_checked() {
+    for (line, expected) in [
+        ("challenge = \"http-02\"", "challenge: expected \"http-01\""),
+        ("challenge = \"dns-01\"", "dns: is missing"),
+        (
+            "directory = \"http://ca.example/dir\"",
+            "directory: expected \"letsencrypt\"",
+        ),
+        (
+            "contact = [\"ops@example.com\"]",
+            "contact[0]: expected \"mailto:\"",
+        ),
+        ("keys = []", "keys: needs \"ecdsa\", \"rsa\" or both"),
+        (
+            "keys = [\"dsa\"]",
+            "keys[0]: expected \"ecdsa\" or \"rsa\", not \"dsa\"",
+        ),
+        (
+            "binding = { id = \"k\" }",
+            "binding.key_file: give one of key_file and key_env",
+        ),
+        (
+            "profil = \"shortlived\"",
+            "profil: unknown key; did you mean `profile`?",
+        ),
+        (
+            "dns = { provider = \"route53\" }",
+            "dns: is for challenge = \"dns-01\"",
+        ),
+        (
+            "challenge = \"dns-01\"\ndns = { provider = \"route54\" }",
+            "dns.provider: expected",
+        ),
+    ] {
+        let found = mistakes(&format!("{MINIMAL}{STORE}{ACME}{line}\n"));
+        let told = |mistake: &String| mistake.contains(&format!(" tls.acme[0].{expected}"));
+        assert!(found.iter().any(told), "{line}: {found:#?}");
+    }
+}
+
+#[test]
 fn an_access_log_in_a_folder_that_is_not_there_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("edge.toml");
@@ -731,4 +850,56 @@ proptest::proptest! {
         let _ = read(&format!("{head}{text}{tail}"));
         let _ = read(&text);
     }
+}
+
+#[test]
+fn releases_come_with_keys_and_a_place_for_what_was_last_good() {
+    let key = "ed25519-JrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=";
+    let lines = |lines: &str| MINIMAL.to_owned() + &lines.replace("KEY", key);
+    let good =
+        "releases = [\"lock\"]\ntrust = [\"release:KEY\", \"channel:KEY\"]\n[releases]\nstate = \"state\"\n";
+    let config = read(&lines(good)).unwrap();
+    let releases = config.sites[0].releases.as_ref().unwrap();
+    assert_eq!(releases.names[0].as_str(), "lock");
+    assert_eq!(releases.trust.keys().len(), 2);
+    assert_eq!(
+        config.releases.state.as_deref(),
+        Some(Path::new("/etc/portico/state"))
+    );
+    assert_eq!(config.releases.poll, 5 * SECOND);
+    let check = |text: &str, expected: &[&str]| check(&lines(text), expected);
+    let state = "\n[releases]\nstate = \"state\"\n";
+    check(
+        "releases = [\"lock\"]\ntrust = [\"release:KEY\", \"channel:KEY\"]\n",
+        &["1 releases: releases.state must be set where a site has releases"],
+    );
+    check(
+        "releases = [\"lock\"]\ntrust = [\"release:KEY\", \"channel:KEY\"]\n[releases]\npoll = \"1s\"\n",
+        &["15 releases.state: must be set"],
+    );
+    check(
+        &format!("releases = [\"lock\"]{state}"),
+        &["10 site[0].trust: is missing"],
+    );
+    check(
+        &format!("releases = [\"lock\"]\ntrust = [\"release:KEY\"]{state}"),
+        &["14 site[0].trust: holds no channel key"],
+    );
+    check(
+        &format!("releases = [\"lock\"]\ntrust = [\"KEY\", \"release:KEY\", \"channel:KEY\"]{state}"),
+        &["14 site[0].trust[0]: \"ed25519-"],
+    );
+    check(
+        &format!(
+            "releases = [\"Lock\", \"lock\", \"lock\"]\ntrust = [\"release:KEY\", \"channel:KEY\"]{state}"
+        ),
+        &[
+            "13 site[0].releases: lock stands here twice",
+            "13 site[0].releases[0]: the name \"Lock\"",
+        ],
+    );
+    check(
+        "trust = [\"release:KEY\"]\n",
+        &["13 site[0].trust: says whom to trust for nothing"],
+    );
 }

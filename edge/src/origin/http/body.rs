@@ -16,6 +16,7 @@ use crate::origin::{Error, Kind};
 #[derive(Debug)]
 pub struct Body {
     server: Arc<Server>,
+    path: Box<str>,
     stream: Incoming,
     length: Option<u64>,
     received: u64,
@@ -31,9 +32,10 @@ enum State {
 }
 
 impl Body {
-    pub(super) fn new(server: Arc<Server>, stream: Incoming, length: Option<u64>) -> Self {
+    pub(super) fn new(server: Arc<Server>, stream: Incoming, length: Option<u64>, path: &str) -> Self {
         Self {
             server,
+            path: path.into(),
             stream,
             length,
             received: 0,
@@ -56,7 +58,9 @@ impl Body {
                 None
             }
             Err(error) => {
-                self.server.vitals.note_failure(Admission::Go, &error, "(a body)");
+                self.server
+                    .vitals
+                    .note_failure_at(Admission::Go, &error, &self.path);
                 self.state = State::Broken(error.clone());
                 Some(Err(error))
             }

@@ -25,13 +25,26 @@ const CONDITIONS: [HeaderName; 6] = [
 
 /// Fields that many applications take for the target, the method or the client. They are no part of the key, so what a
 /// client claims in them never goes on with a request whose answer may be stored.
-const CLAIMS: [HeaderName; 6] = [
+const CLAIMS: [HeaderName; 19] = [
     HeaderName::from_static("client-ip"),
     HeaderName::from_static("forwarded"),
+    HeaderName::from_static("front-end-https"),
+    HeaderName::from_static("proxy"),
     HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("x-forwarded"),
     HeaderName::from_static("x-host"),
+    HeaderName::from_static("x-http-destinationurl"),
     HeaderName::from_static("x-http-host-override"),
+    HeaderName::from_static("x-middleware-subrequest"),
+    HeaderName::from_static("x-proxy-url"),
     HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-remote-addr"),
+    HeaderName::from_static("x-remote-ip"),
+    HeaderName::from_static("x-scheme"),
+    HeaderName::from_static("x-server-name"),
+    HeaderName::from_static("x-url-scheme"),
 ];
 
 /// Fields that some applications take for the method. To a POST they mean what they say, and nothing of it is stored.

@@ -10,7 +10,7 @@ mod names;
 mod pool;
 mod relay;
 mod upload;
-mod verdict;
+pub mod verdict;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -120,7 +120,7 @@ impl super::failover::Server for Server {
         self.metrics.requests.inc(Outcome::of(&answer));
         match &answer {
             Ok(_) => self.vitals.note_success(admission),
-            Err(error) => self.vitals.note_failure(admission, error, &ask.path),
+            Err(error) => self.vitals.note_failure_at(admission, error, &ask.path),
         }
         answer
     }
@@ -191,7 +191,7 @@ impl Server {
             ask.head || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
         let body = match bare || length == Some(0) {
             true => super::Body::Empty,
-            false => super::Body::Http(Box::new(Body::new(Arc::clone(self), stream, length))),
+            false => super::Body::Http(Box::new(Body::new(Arc::clone(self), stream, length, &ask.path))),
         };
         Ok(Answer {
             status: head.status,

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -147,6 +148,7 @@ impl Pool {
         mut request: Request<Content>,
     ) -> Result<Response<Incoming>, Failed> {
         let before = lease.received.load(Ordering::Relaxed);
+        let is_last = leaves_doubt(&request);
         let told = Interim::listen(&mut request);
         let sent = tokio::select! {
             // A flood counts although the answer behind it has come.
@@ -166,7 +168,10 @@ impl Pool {
         match sent {
             Ok(response) => {
                 lease.was_used = true;
-                self.keep_when_done(lease);
+                match is_last {
+                    true => self.end_when_done(lease),
+                    false => self.keep_when_done(lease),
+                }
                 Ok(response)
             }
             Err(mut failed) => {
@@ -191,6 +196,13 @@ impl Pool {
             {
                 pool.put(lease);
             }
+        });
+    }
+
+    /// Ends a connection when the answer that comes over it has been read.
+    fn end_when_done(&self, mut lease: Lease) {
+        self.drain.spawn("origin-last", async move {
+            let _ = lease.sender.ready().await;
         });
     }
 
@@ -226,6 +238,14 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.put_aside.notify_one();
     }
+}
+
+/// Whether a server may take the content of this request for the next request: many read none where the method gives it
+/// no meaning, or where they serve a file. What follows over the same connection would then be answered out of turn, so
+/// nothing follows.
+fn leaves_doubt(request: &Request<Content>) -> bool {
+    let has_meaning = matches!(*request.method(), Method::PATCH | Method::POST | Method::PUT);
+    !has_meaning && !request.body().is_end_stream()
 }
 
 fn builder() -> Builder {

@@ -117,10 +117,13 @@ impl Server {
         admission: Admission,
     ) -> Result<Answer, Unsent> {
         let head_only = sending.head_only;
+        let course = sending.course.clone();
+        let asked = sending.request.extensions().get::<Asked>();
+        let path = asked.map(|asked| asked.path.clone()).unwrap_or_default();
         let sent = self.pass_on(sending).await;
         let judged = match sent {
             Ok(response) => self
-                .relayed(response, head_only)
+                .relayed(response, head_only, &path)
                 .map_err(|error| Unsent { error, sending: None }),
             Err(unsent) => Err(unsent),
         };
@@ -129,9 +132,11 @@ impl Server {
                 self.metrics.requests.inc(Outcome::of_status(answer.status));
                 self.vitals.note_success(admission);
             }
+            // A client that does not send what it announced says nothing about the server.
+            Err(_) if course.is_some_and(|course| course.fault().is_some()) => {}
             Err(unsent) => {
                 self.metrics.requests.inc(Outcome::Error);
-                self.vitals.note_failure(admission, &unsent.error, "(relayed)");
+                self.vitals.note_failure_at(admission, &unsent.error, &path);
             }
         }
         judged
@@ -141,6 +146,7 @@ impl Server {
         self: &std::sync::Arc<Self>,
         response: Response<Incoming>,
         head_only: bool,
+        path: &str,
     ) -> Result<Answer, Error> {
         let (head, stream) = response.into_parts();
         let length = verdict::judge_relayed(head.status, &head.headers)?;
@@ -148,7 +154,10 @@ impl Server {
             head_only || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
         let body = match bare || length == Some(0) {
             true => origin::Body::Empty,
-            false => origin::Body::Http(Box::new(Body::new(std::sync::Arc::clone(self), stream, length))),
+            false => {
+                let server = std::sync::Arc::clone(self);
+                origin::Body::Http(Box::new(Body::new(server, stream, length, path)))
+            }
         };
         Ok(Answer {
             status: head.status,

@@ -7,7 +7,11 @@ use crate::fields::lists;
 use crate::origin::{Ask, Error, Kind};
 
 /// Judges a head; returns the announced length.
-pub(super) fn judge(status: StatusCode, fields: &HeaderMap, ask: &Ask) -> Result<Option<u64>, Error> {
+///
+/// # Errors
+///
+/// Why it is no answer to `ask`.
+pub fn judge(status: StatusCode, fields: &HeaderMap, ask: &Ask) -> Result<Option<u64>, Error> {
     let odd = |what: &str| Err(Error::new(Kind::HttpProtocolError, what));
     let length = check_framing(fields)?;
     match status.as_u16() {
@@ -19,7 +23,11 @@ pub(super) fn judge(status: StatusCode, fields: &HeaderMap, ask: &Ask) -> Result
 }
 
 /// Judges the head of an answer to a request that was passed on as it was: the client knows what it asked for.
-pub(super) fn judge_relayed(status: StatusCode, fields: &HeaderMap) -> Result<Option<u64>, Error> {
+///
+/// # Errors
+///
+/// Why it is no answer at all.
+pub fn judge_relayed(status: StatusCode, fields: &HeaderMap) -> Result<Option<u64>, Error> {
     let length = check_framing(fields)?;
     match status.as_u16() {
         200..=599 => Ok(length),

@@ -400,7 +400,7 @@ async fn what_is_warmed_is_a_hit_and_can_be_looked_at() {
         status(&hit)
     );
     edge.clock.advance(Duration::from_secs(52));
-    let shown = edge.exchange().inspect(&url).unwrap();
+    let shown = edge.exchange().inspect(&url).await.unwrap();
     assert_eq!(shown["key"], "app|cdn.test|/a?b=1");
     let stored = &shown["stored"][0];
     assert_eq!(
@@ -414,14 +414,98 @@ async fn what_is_warmed_is_a_hit_and_can_be_looked_at() {
     assert_eq!(stored["lifetime"]["from"], "max-age");
     assert_eq!(stored["vary"]["x-v"], serde_json::Value::Null);
     assert_eq!(stored["forms"][0]["bytes"], 5);
-    let nothing = edge.exchange().inspect(&format!("https://{HOST}/none")).unwrap();
+    let nothing = edge
+        .exchange()
+        .inspect(&format!("https://{HOST}/none"))
+        .await
+        .unwrap();
     assert_eq!(nothing["stored"], serde_json::json!([]));
-    assert!(edge.exchange().inspect("https://nobody.test/").is_err());
+    assert!(edge.exchange().inspect("https://nobody.test/").await.is_err());
     assert!(
         edge.exchange()
             .warm("https://nobody.test/", &codings)
             .await
             .is_err()
     );
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_tier_is_looked_at_and_says_why_it_is_or_is_not_served() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let app = saying(|seen| match seen.line().contains("/none") {
+        true => ok("cache-control: no-store\r\n", "hello"),
+        false => ok(
+            "cache-control: max-age=60, stale-while-revalidate=30\r\netag: \"a\"\r\n",
+            "hello",
+        ),
+    })
+    .await;
+    let disk = format!(
+        "[cache]\ndisk = {{ path = \"{}\", size = \"64MiB\" }}\n",
+        folder.path().display()
+    );
+    let edge = TestEdge::start_http(&app.url(), "", &disk).await;
+    let url = format!("https://{HOST}/a");
+    let look = async || edge.exchange().inspect(&url).await.unwrap();
+    let shown = |seen: &serde_json::Value| -> Vec<(String, String, String)> {
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let stored = seen["stored"].as_array().unwrap().iter();
+        stored
+            .map(|one| (text(&one["tier"]), text(&one["served"]), text(&one["purged"])))
+            .collect()
+    };
+    let line =
+        |tier: &str, served: &str, purged: &str| (tier.to_owned(), served.to_owned(), purged.to_owned());
+    let nothing = look().await;
+    assert_eq!(
+        (shown(&nothing), &nothing["plain_get"]),
+        (vec![], &"the origin is asked: uri-miss".into())
+    );
+    // Asked for twice, it is given to the disk as well.
+    edge.get("/a", &[]).await;
+    edge.get("/a", &[]).await;
+    edge.exchange().cache().disk.as_ref().unwrap().flush().await;
+    let (fresh, here, there) = ("yes: fresh", "memory", "disk");
+    let both = look().await;
+    assert_eq!(shown(&both), [line(here, fresh, "no"), line(there, fresh, "no")]);
+    assert_eq!(
+        (&both["plain_get"], &both["on_disk"]),
+        (&"a hit".into(), &true.into())
+    );
+    edge.exchange().cache().memory.remove(&edge.key("/a"));
+    let disk_only = look().await;
+    assert_eq!(shown(&disk_only), [line(there, fresh, "no")]);
+    assert_eq!(disk_only["plain_get"], "looked for on the disk first");
+    assert!(
+        status(&edge.get("/a", &[]).await).ends_with("detail=disk"),
+        "and that is what happens"
+    );
+    edge.clock.advance(Duration::from_secs(70));
+    let stale = look().await;
+    assert_eq!(
+        stale["plain_get"],
+        "a hit, stale, and the origin is asked behind it"
+    );
+    assert_eq!(stale["stored"][1]["served"], "yes: stale while it is revalidated");
+    edge.clock.advance(Duration::from_secs(100));
+    assert_eq!(look().await["plain_get"], "the origin is asked: stale");
+    edge.purge(edge::cache::epoch::Purge {
+        everything: true,
+        ..Default::default()
+    });
+    let purged = look().await;
+    assert_eq!(purged["plain_get"], "the origin is asked: uri-miss");
+    for (_, served, purged) in shown(&purged) {
+        assert_eq!((&*served, &*purged), ("never: purged", "hard"));
+    }
+    // What is never stored leaves nothing to look at.
+    edge.get("/none", &[]).await;
+    let none = edge
+        .exchange()
+        .inspect(&format!("https://{HOST}/none"))
+        .await
+        .unwrap();
+    assert_eq!(none["stored"], serde_json::json!([]));
     edge.stop().await;
 }

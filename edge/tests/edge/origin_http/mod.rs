@@ -1,9 +1,13 @@
 //! Origins that speak HTTP: what they are told, what of their answers goes on, and what becomes of their faults.
 
 mod application;
+mod deception;
 mod faults;
 mod fetching;
 mod law;
 mod over_h2;
+mod poisoning;
 mod relaying;
 mod servers;
+mod smuggling;
+mod splitting;

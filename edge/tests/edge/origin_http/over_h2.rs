@@ -11,7 +11,7 @@ use super::application::{Act, Application, ok};
 use crate::client::{DATA, HEADERS, RST_STREAM, TestClient, WINDOW_UPDATE, block, frame};
 
 /// A node with TLS in front of `app`, and a client that speaks HTTP/2 to it.
-async fn connect(app: &Application, tables: &str) -> (Node, TestClient, TempDir) {
+pub(super) async fn connect(app: &Application, tables: &str) -> (Node, TestClient, TempDir) {
     let dir = TempDir::new().unwrap();
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -41,7 +41,7 @@ async fn connect(app: &Application, tables: &str) -> (Node, TestClient, TempDir)
     (node, client, dir)
 }
 
-fn head(stream: u32, method: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn head(stream: u32, method: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let all = [
         &[
             (":method", method),

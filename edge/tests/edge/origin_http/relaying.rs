@@ -56,10 +56,17 @@ async fn every_method_and_its_content_reach_the_application() {
         Some("0"),
         "a POST says that it has none"
     );
-    assert!(
-        seen.iter().all(|seen| seen.connection == 0),
-        "one connection did it all"
-    );
+    // A method that gives content no meaning may leave it unread, so nothing follows over the same connection.
+    for pair in seen.windows(2) {
+        let has_meaning = ["POST", "PUT", "PATCH"].contains(&pair[0].line().split(' ').next().unwrap());
+        let goes_on = has_meaning || pair[0].body.is_empty();
+        assert_eq!(
+            pair[0].connection == pair[1].connection,
+            goes_on,
+            "{}",
+            pair[0].line()
+        );
+    }
     edge.stop().await;
 }
 

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::application::{Act, Application, answer, ok};
-use crate::support::TestEdge;
+use crate::support::{HOST, TestEdge, request};
 
 /// An address where nobody listens.
 async fn nobody() -> String {
@@ -117,6 +117,68 @@ async fn a_server_that_is_not_well_is_left_out_before_a_client_meets_it() {
     edge.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_breaks_again_and_again_takes_no_other_page_away() {
+    // Each way in which a server may fail on one page, and be well on all others.
+    let app = Application::start(|seen| {
+        let bytes: &[u8] = match seen.line().split(' ').nth(1).unwrap() {
+            "/closes" => b"",
+            "/garbage" => b"what\r\n\r\n",
+            "/half" => b"HTTP/1.1 200 OK\r\ncontent-le",
+            "/cut" => b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
+            "/304" => b"HTTP/1.1 304 Not Modified\r\n\r\n",
+            "/500" => b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n",
+            _ => b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell",
+        };
+        // It closes each time, as a server does whose connections are not kept alive.
+        vec![Act::Send(bytes.to_vec()), Act::Close]
+    })
+    .await;
+    for path in ["/closes", "/garbage", "/half", "/cut", "/304", "/500", "/fine"] {
+        let edge = TestEdge::start_http(&app.url(), "query = \"keep\"", "").await;
+        for n in 0..30 {
+            let mut client = edge.client().await;
+            // Queries make keys of their own, and are one page all the same.
+            client.send(request("GET", &format!("{path}?{n}"), &[])).await;
+            let _ = client.try_answer(false).await;
+        }
+        let other = edge.get("/other", &[]).await;
+        assert_eq!((other.status, other.text()), (200, "well"), "after {path}");
+        assert_eq!(edge.metric("edge_origin_breaker_open"), 0, "after {path}");
+        edge.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_break_off_their_uploads_speak_against_no_server() {
+    let app = Application::saying(answer("200 OK", "", "well")).await;
+    let edge = TestEdge::start_http(&app.url(), "", "").await;
+    for n in 0..10 {
+        let mut client = edge.client().await;
+        client
+            .send(format!(
+                "PUT /{n} HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\nzz"
+            ))
+            .await;
+        client.finish().await;
+        let _ = client.try_answer(false).await;
+    }
+    assert_eq!(edge.ask("POST", "/", &[]).await.text(), "well");
+    assert_eq!(edge.metric("edge_origin_breaker_open"), 0);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_on_every_page_is_left_alone() {
+    let app = Application::start(|_| vec![Act::Close]).await;
+    let edge = TestEdge::start_http(&app.url(), "", "").await;
+    for n in 0..5 {
+        assert_eq!(edge.get(&format!("/{n}"), &[]).await.status, 502);
+    }
+    assert_eq!(edge.get("/again", &[]).await.status, 503, "its breaker is open");
+    edge.stop().await;
+}
+
 /// An authority in a file, and a server for `localhost` that it vouches for.
 struct Secure {
     dir: TempDir,
@@ -209,7 +271,7 @@ async fn a_body_up_to_the_end_of_a_connection_that_tls_did_not_end_is_not_whole(
     let app = Secure::start().await;
     let edge = TestEdge::start_http(&app.lines("localhost", Some(app.ca())), "", "").await;
     let mut client = edge.client().await;
-    client.send(crate::support::request("GET", "/cut", &[])).await;
+    client.send(request("GET", "/cut", &[])).await;
     let answer = client.try_answer(false).await;
     assert!(answer.is_none_or(|answer| answer.status == 502));
     edge.stop().await;

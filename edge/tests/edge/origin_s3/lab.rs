@@ -265,6 +265,7 @@ pub(super) fn configuration(s3: config::S3Origin) -> config::Config {
         certificates: Vec::new(),
         managed: None,
         tickets: None,
+        early_data: false,
         cache: config::Cache {
             disk: None,
             memory_bytes: 1 << 20,
@@ -273,6 +274,10 @@ pub(super) fn configuration(s3: config::S3Origin) -> config::Config {
         },
         origins: vec![origin],
         sites: Vec::new(),
+        releases: config::Releases {
+            state: None,
+            poll: Duration::from_secs(5),
+        },
         limits: config::Limits::default(),
         log: config::Log { access: None },
         drain: config::Drain {

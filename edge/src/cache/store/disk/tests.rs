@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use tempfile::TempDir;
 
 use super::meta::tests::head;
 use super::*;
 use crate::cache::epoch::{Position, Purge, Standing, Url};
-use crate::cache::store::{Budget, Content, Form, Head};
+use crate::cache::store::{Budget, Content, Dressed, Form, Head};
 use crate::clock::Timestamp;
 use crate::representation::coding::Coding;
 
@@ -116,7 +115,8 @@ fn response_at(position: u64, forms: &[(Coding, &'static str, Bytes)]) -> Arc<St
             coding: *coding,
             suffix,
             body: Content::Memory(body.clone()),
-            fields: HeaderMap::new(),
+            etag: None,
+            dressed: Dressed::default(),
             improvable: false,
         })
     });
@@ -597,7 +597,8 @@ async fn a_clock_that_was_set_back_makes_what_is_stored_just_stale() {
             coding: Coding::Identity,
             suffix: "",
             body: Content::Memory(body(1, 10)),
-            fields: HeaderMap::new(),
+            etag: None,
+            dressed: Dressed::default(),
             improvable: false,
         })];
         disk.offer(

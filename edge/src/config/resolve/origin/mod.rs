@@ -4,12 +4,10 @@ mod http;
 
 use std::time::Duration;
 
-use super::{Context, HOUR, SECOND, Secrets};
+use super::secret::secret;
+use super::{Context, HOUR, SECOND};
 use crate::config::reader::{Table, Value};
 use crate::config::{Bucket, Credentials, Origin, OriginKind, OriginTimeouts, S3Origin, Secret};
-
-/// The most that is read of a file that holds a secret.
-const SECRET_BYTES_MAX: u64 = 4096;
 
 /// The tables `[origin.<name>]`, in the order of the file.
 pub(super) fn origins(root: &Table<'_>, context: &Context<'_>) -> Vec<Origin> {
@@ -98,7 +96,7 @@ fn bucket(table: &Table<'_>) -> Bucket {
 }
 
 /// S3-compatible stores allow more than AWS does, so only what cannot be part of a URL or a host is refused.
-fn bucket_name(value: &Value<'_>) -> Result<String, String> {
+pub(super) fn bucket_name(value: &Value<'_>) -> Result<String, String> {
     let name = value.text()?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if (3..=255).contains(&name.len()) && name.bytes().all(allowed) {
@@ -107,7 +105,7 @@ fn bucket_name(value: &Value<'_>) -> Result<String, String> {
     Err("expected a bucket's name: 3 or more letters, digits, `-`, `.` and `_`".into())
 }
 
-fn region(value: &Value<'_>) -> Result<String, String> {
+pub(super) fn region(value: &Value<'_>) -> Result<String, String> {
     let region = value.text()?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if region.bytes().all(allowed) {
@@ -116,7 +114,7 @@ fn region(value: &Value<'_>) -> Result<String, String> {
     Err("expected a region such as \"eu-west-1\"".into())
 }
 
-fn prefix(value: &Value<'_>) -> Result<String, String> {
+pub(super) fn prefix(value: &Value<'_>) -> Result<String, String> {
     match value.string()? {
         text if text.starts_with('/') => Err("must not begin with a slash: keys do not".into()),
         text if !text.is_empty() && !text.ends_with('/') => {
@@ -126,7 +124,7 @@ fn prefix(value: &Value<'_>) -> Result<String, String> {
     }
 }
 
-fn endpoint(value: &Value<'_>) -> Result<String, String> {
+pub(super) fn endpoint(value: &Value<'_>) -> Result<String, String> {
     let text = value.string()?;
     let uri = text.parse::<::http::Uri>().ok();
     let is_good = uri.is_some_and(|uri| {
@@ -167,48 +165,11 @@ fn credentials(value: &Value<'_>, context: &Context<'_>) -> Option<Credentials> 
 
 fn fixed_credentials(table: &Table<'_>, context: &Context<'_>) -> Option<Credentials> {
     let access_key_id = table.require("access_key_id", Value::text);
-    let file = table.value("secret_access_key_file").is_some();
-    let variable = table.value("secret_access_key_env").is_some();
-    if file == variable {
-        let both = "give one of secret_access_key_file and secret_access_key_env";
-        table.refuse("secret_access_key_file", both);
-        return None;
-    }
-    let from_file = table.read("secret_access_key_file", |value| secret_in_file(value, context));
-    let from_variable = table.read("secret_access_key_env", |value| {
-        secret_in_variable(value, context)
-    });
+    let secret_access_key = secret(table, "secret_access_key", context);
     Some(Credentials::Static {
         access_key_id: access_key_id?,
-        secret_access_key: from_file.or(from_variable)?,
+        secret_access_key: Secret(secret_access_key?),
     })
-}
-
-fn secret_in_file(value: &Value<'_>, context: &Context<'_>) -> Result<Secret, String> {
-    use std::io::Read as _;
-    let path = context.path(value)?;
-    if context.secrets == Secrets::LeaveEmpty {
-        return Ok(Secret(String::new()));
-    }
-    let mut text = String::new();
-    std::fs::File::open(&path)
-        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-    match text.trim() {
-        "" => Err(format!("{}: is empty", path.display())),
-        secret => Ok(Secret(secret.into())),
-    }
-}
-
-fn secret_in_variable(value: &Value<'_>, context: &Context<'_>) -> Result<Secret, String> {
-    let name = value.text()?;
-    if context.secrets == Secrets::LeaveEmpty {
-        return Ok(Secret(String::new()));
-    }
-    match std::env::var(&name) {
-        Ok(secret) if !secret.is_empty() => Ok(Secret(secret)),
-        _ => Err(format!("the environment variable {name} is not set")),
-    }
 }
 
 fn timeouts(table: &Table<'_>, default: OriginTimeouts) -> OriginTimeouts {

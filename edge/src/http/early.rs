@@ -1,0 +1,227 @@
+//! A TLS connection whose first requests may come before its handshake is over (RFC 8446 section 2.3).
+//!
+//! Answers to them leave at once, before the client has shown that it is no copy. What such a request may do is decided
+//! where it is answered; here it is only told apart from those that come later.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::server::Accepted;
+use rustls::{ServerConfig, ServerConnection};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+/// A connection that speaks as soon as there is something to say.
+#[derive(Debug)]
+pub struct EarlyStream<IO> {
+    io: IO,
+    session: ServerConnection,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> EarlyStream<IO> {
+    /// Shakes hands with the client behind `io`, whose hello was `accepted`, until requests can be read: to the end, unless
+    /// the client sends some already and is believed to be no copy.
+    ///
+    /// # Errors
+    ///
+    /// When it comes to nothing. The client has been told why.
+    pub async fn start(accepted: Accepted, mut io: IO, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let session = match accepted.into_connection(config) {
+            Ok(session) => session,
+            Err((error, mut alert)) => {
+                let mut words = Vec::new();
+                alert.write_all(&mut words)?;
+                // Whether the alert arrives changes nothing: the connection ends here.
+                let _ = io.write_all(&words).await;
+                return Err(invalid(error));
+            }
+        };
+        let mut stream = Self { io, session };
+        // What came together with the hello is here already, and the socket will not tell of it again.
+        stream.session.process_new_packets().map_err(invalid)?;
+        std::future::poll_fn(|cx| stream.poll_start(cx)).await?;
+        Ok(stream)
+    }
+
+    /// What it runs over.
+    pub fn io(&self) -> &IO {
+        &self.io
+    }
+
+    /// The state of TLS.
+    pub fn session(&self) -> &ServerConnection {
+        &self.session
+    }
+
+    /// The state of TLS, to be changed.
+    pub fn session_mut(&mut self) -> &mut ServerConnection {
+        &mut self.session
+    }
+
+    /// Whether what was read last may have come from somebody who has only recorded it.
+    pub fn is_early(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
+    fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let sent = self.poll_send(cx)?;
+            if self.session.early_data().is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            if !self.session.is_handshaking() {
+                ready!(sent);
+                return Pin::new(&mut self.io).poll_flush(cx);
+            }
+            if ready!(self.poll_receive(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Hands all that TLS has to say to the socket.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.session.wants_write() {
+            let mut socket = Socket { io: &mut self.io, cx };
+            match self.session.write_tls(&mut socket) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what the socket has; 0 at its end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut socket = Socket { io: &mut self.io, cx };
+        let count = match self.session.read_tls(&mut socket) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        if let Err(error) = self.session.process_new_packets() {
+            // The alert, as far as the socket takes it at once.
+            let _ = self.poll_send(cx);
+            return Poll::Ready(Err(invalid(error)));
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// What is there already: what came early first. `None` when there is nothing.
+    fn read_at_hand(&mut self, space: &mut [u8]) -> Option<io::Result<usize>> {
+        if let Some(mut early) = self.session.early_data() {
+            match early.read(space) {
+                Ok(0) => {}
+                read => return Some(read),
+            }
+        }
+        match self.session.reader().read(space) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            read => Some(read),
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for EarlyStream<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(read) = self.read_at_hand(buf.initialize_unfilled()) {
+                buf.advance(read?);
+                return Poll::Ready(Ok(()));
+            }
+            let received = self.poll_receive(cx)?;
+            // Reading is what makes the rest of the handshake, and answers to updates of keys, come up.
+            let _ = self.poll_send(cx)?;
+            ready!(received);
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EarlyStream<IO> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            let written = self.session.writer().write_vectored(bufs)?;
+            let sent = self.poll_send(cx)?;
+            if written > 0 {
+                return Poll::Ready(Ok(written));
+            }
+            // The buffer was full; now there is room, or the socket will say when.
+            ready!(sent);
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Said once, however often it is asked for.
+        self.session.send_close_notify();
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// A socket as rustls wants it: it does not wait, it says that it would have to.
+struct Socket<'a, 'b, IO> {
+    io: &'a mut IO,
+    cx: &'a mut Context<'b>,
+}
+
+impl<IO: AsyncRead + Unpin> Read for Socket<'_, '_, IO> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let mut buf = ReadBuf::new(space);
+        match Pin::new(&mut *self.io).poll_read(self.cx, &mut buf) {
+            Poll::Ready(Ok(())) => Ok(buf.filled().len()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> Write for Socket<'_, '_, IO> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match Pin::new(&mut *self.io).poll_write(self.cx, bytes) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match Pin::new(&mut *self.io).poll_write_vectored(self.cx, bufs) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
