@@ -50,12 +50,12 @@ use self::order::Order;
 pub use self::own::Refused;
 pub use self::parts::{Cache, Challenger, Challenges, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
-use self::respond::{Begun, Place, Said, said};
+use self::respond::{Begun, Forwarded, Place, Said, said};
 use self::select::Subject;
 pub use self::tier::Promotions;
 pub use self::warm::{BadUrl, Warmed};
 use crate::cache::key::{Key, Sought};
-use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
+use crate::cache::status::{Detail, Forward, Outcome, Status};
 use crate::cache::store::StoredResponse;
 use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
@@ -429,24 +429,5 @@ impl Exchange {
 
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-/// A request that went forward, for Cache-Status.
-#[derive(Clone, Copy, Debug)]
-struct Forwarded {
-    why: Forward,
-    collapsed: bool,
-}
-
-impl Forwarded {
-    fn to(self, status: Option<u16>, stored: bool, ttl: Option<i64>) -> Handling {
-        Handling::Forwarded {
-            reason: self.why,
-            status,
-            stored,
-            collapsed: self.collapsed,
-            ttl,
-        }
     }
 }

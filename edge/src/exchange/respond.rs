@@ -14,7 +14,7 @@ use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
 use super::{Exchange, Routed, Routes, error, intake, recode, tier};
 use crate::cache::key::Key;
-use crate::cache::status::{Detail, Handling, Outcome, Status};
+use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
 use crate::cache::store::{Content, Form, Head, StoredResponse};
 use crate::clock::Timestamp;
 use crate::fields::dates;
@@ -311,6 +311,25 @@ pub(super) fn said(stored: &StoredResponse, detail: Option<Detail>, now: Timesta
     Said {
         status: Status { handling, detail },
         outcome,
+    }
+}
+
+/// A request that went forward, for Cache-Status.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forwarded {
+    pub(super) why: Forward,
+    pub(super) collapsed: bool,
+}
+
+impl Forwarded {
+    pub(super) fn to(self, status: Option<u16>, stored: bool, ttl: Option<i64>) -> Handling {
+        Handling::Forwarded {
+            reason: self.why,
+            status,
+            stored,
+            collapsed: self.collapsed,
+            ttl,
+        }
     }
 }
 
