@@ -171,6 +171,7 @@ impl Exchange {
             Ok(sought) => sought,
             Err(why) => return Answering::Now(self.fail(request, Some(site), Failure::BadPath(why))),
         };
+        // Also an early request: what is fetched for it is named by digests, and nothing of it goes to the bucket.
         if site.settings().releases.is_some() {
             let (exchange, site, key) = (Arc::clone(self), Arc::clone(site), sought.to_key());
             let routed = Routed { routes, site, key };

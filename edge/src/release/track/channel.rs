@@ -76,8 +76,7 @@ impl Track {
             return Ok(());
         }
         let now = self.ground.clock.now();
-        if let Some((at, error)) = last.as_ref().filter(|(at, _)| now.since(*at) < FAILED) {
-            let _ = at;
+        if let Some((_, error)) = last.as_ref().filter(|(at, _)| now.since(*at) < FAILED) {
             return Err(error.clone());
         }
         let read = self.read_channel().await;
