@@ -33,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
         received: Timestamp::from_unix_seconds(1),
         has_content,
         is_ambiguous,
+        is_early: false,
     };
     let Ok(request) = validate(head, arrival, LIMITS, |host| host.len() % 2 == 0) else {
         return;
@@ -57,6 +58,7 @@ fuzz_target!(|data: &[u8]| {
         "te",
         "upgrade",
         "proxy-connection",
+        "early-data",
     ] {
         assert!(!request.headers.contains_key(gone));
     }

@@ -10,9 +10,10 @@ use super::Exchange;
 use super::intake::{self, Provenance};
 use super::order::Order;
 use crate::cache::epoch::{Position, Standing};
-use crate::cache::policy::directives::RequestDirectives;
+use crate::cache::policy::directives::{self, RequestDirectives};
 use crate::cache::policy::freshness::Times;
 use crate::cache::policy::staleness;
+use crate::cache::policy::storability::NotStored;
 use crate::cache::policy::validation::{self, Confirmed};
 use crate::cache::store::StoredResponse;
 use crate::origin::{self, Answer};
@@ -72,10 +73,13 @@ impl Exchange {
                 self.cache.memory.insert(&order.key, Arc::clone(&freshened));
                 self.store_on_disk(&order.key, &freshened);
             }
-            // RFC 9111 section 4.3.4: what is confirmed may have been forbidden to store meanwhile.
+            // RFC 9111 section 4.3.4: what is confirmed may have been forbidden to store meanwhile. What the request
+            // alone forbids says nothing about what is there for others.
             Err(why) => {
                 self.metrics().not_stored.inc(why);
-                self.cache.remove(&order.key);
+                if !is_the_requests(why, order, &freshened) {
+                    self.cache.remove(&order.key);
+                }
             }
         }
         Some(freshened)
@@ -102,6 +106,17 @@ impl Exchange {
             .and_then(|value| value.to_str().ok()?.parse().ok());
         let error = origin::Error::new(origin::Kind::OriginStatus5xx, answer.status.as_str());
         Some(error.with_retry_after(seconds.map(std::time::Duration::from_secs)))
+    }
+}
+
+/// Whether it is the request, and not the origin, that keeps the answer out of the store.
+fn is_the_requests(why: NotStored, order: &Order, freshened: &StoredResponse) -> bool {
+    let targeted = &order.site.settings().targeted;
+    let said = || directives::effective(&freshened.head.origin_fields, targeted, None);
+    match why {
+        NotStored::Authorization => true,
+        NotStored::NoStore => !said().no_store && !said().private.is_whole(),
+        _ => false,
     }
 }
 

@@ -50,14 +50,14 @@ use self::order::Order;
 pub use self::own::Refused;
 pub use self::parts::{Cache, Challenger, Challenges, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
-use self::respond::{Begun, Place, Said};
+use self::respond::{Begun, Forwarded, Place, Said, said};
 use self::select::Subject;
 pub use self::tier::Promotions;
 pub use self::warm::{BadUrl, Warmed};
 use crate::cache::key::{Key, Sought};
-use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
+use crate::cache::status::{Detail, Forward, Outcome, Status};
 use crate::cache::store::StoredResponse;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::drain::{Drain, Readiness};
 use crate::origin::{self, AskedRange};
 use crate::site::Site;
@@ -429,55 +429,5 @@ impl Exchange {
 
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-impl Routed {
-    fn place(&self, request: &Request, now: Timestamp) -> Place<'_> {
-        Place {
-            routes: &self.routes,
-            site: &self.site,
-            rule: self.site.rule(self.key.path()),
-            asks: Asks::of(&request.headers),
-            now,
-        }
-    }
-}
-
-/// What is said of a hit.
-fn said(stored: &StoredResponse, detail: Option<Detail>, now: Timestamp) -> Said {
-    let ttl = stored.head.lifetime.ttl(stored.head.age(now));
-    let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
-    let detail = detail.or_else(|| tier::is_on_disk(stored).then_some(Detail::Disk));
-    let (outcome, detail) = match detail {
-        None if ttl < 0 => (Outcome::HitStale, None),
-        Some(Detail::Disk) if ttl >= 0 => (Outcome::HitDisk, detail),
-        None if negative => (Outcome::HitNegative, Some(Detail::Negative)),
-        None => (Outcome::Hit, None),
-        stale => (Outcome::HitStale, stale),
-    };
-    let handling = Handling::Hit { ttl };
-    Said {
-        status: Status { handling, detail },
-        outcome,
-    }
-}
-
-/// A request that went forward, for Cache-Status.
-#[derive(Clone, Copy, Debug)]
-struct Forwarded {
-    why: Forward,
-    collapsed: bool,
-}
-
-impl Forwarded {
-    fn to(self, status: Option<u16>, stored: bool, ttl: Option<i64>) -> Handling {
-        Handling::Forwarded {
-            reason: self.why,
-            status,
-            stored,
-            collapsed: self.collapsed,
-            ttl,
-        }
     }
 }

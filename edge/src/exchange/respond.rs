@@ -12,10 +12,10 @@ use super::fetch::Arriving;
 use super::message::{Body, Request, Response, Scheme};
 use super::record::Record;
 use super::select::{Plan, Subject, plan, takes_own};
-use super::{Exchange, Routed, Routes, error, intake, recode};
+use super::{Exchange, Routed, Routes, error, intake, recode, tier};
 use crate::cache::key::Key;
-use crate::cache::status::{Outcome, Status};
-use crate::cache::store::{Content, Form, Head};
+use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
+use crate::cache::store::{Content, Form, Head, StoredResponse};
 use crate::clock::Timestamp;
 use crate::fields::dates;
 use crate::representation::coding::Coding;
@@ -278,6 +278,57 @@ impl Exchange {
         }
         if settings.x_cache {
             put(fields, &X_CACHE, HeaderValue::from_static(outcome.token()));
+        }
+    }
+}
+
+impl Routed {
+    /// What an answer at `now` needs to know of it.
+    pub(super) fn place(&self, request: &Request, now: Timestamp) -> Place<'_> {
+        Place {
+            routes: &self.routes,
+            site: &self.site,
+            rule: self.site.rule(self.key.path()),
+            asks: Asks::of(&request.headers),
+            now,
+        }
+    }
+}
+
+/// What is said of a hit.
+pub(super) fn said(stored: &StoredResponse, detail: Option<Detail>, now: Timestamp) -> Said {
+    let ttl = stored.head.lifetime.ttl(stored.head.age(now));
+    let negative = matches!(stored.head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    let detail = detail.or_else(|| tier::is_on_disk(stored).then_some(Detail::Disk));
+    let (outcome, detail) = match detail {
+        None if ttl < 0 => (Outcome::HitStale, None),
+        Some(Detail::Disk) if ttl >= 0 => (Outcome::HitDisk, detail),
+        None if negative => (Outcome::HitNegative, Some(Detail::Negative)),
+        None => (Outcome::Hit, None),
+        stale => (Outcome::HitStale, stale),
+    };
+    let handling = Handling::Hit { ttl };
+    Said {
+        status: Status { handling, detail },
+        outcome,
+    }
+}
+
+/// A request that went forward, for Cache-Status.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forwarded {
+    pub(super) why: Forward,
+    pub(super) collapsed: bool,
+}
+
+impl Forwarded {
+    pub(super) fn to(self, status: Option<u16>, stored: bool, ttl: Option<i64>) -> Handling {
+        Handling::Forwarded {
+            reason: self.why,
+            status,
+            stored,
+            collapsed: self.collapsed,
+            ttl,
         }
     }
 }

@@ -317,7 +317,7 @@ fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>, present:
     }
     let target = head.uri.into_parts().path_and_query;
     // RFC 8470 section 5.1: whatever its value is.
-    let is_early = arrival.is_early || headers.remove(EARLY_DATA).is_some();
+    let came_early = headers.remove(EARLY_DATA).is_some();
     Request {
         method: head.method,
         scheme: arrival.scheme,
@@ -328,7 +328,7 @@ fn accept(head: http::request::Parts, arrival: Arrival, host: Box<str>, present:
         client: arrival.client,
         received: arrival.received,
         content: None,
-        is_early,
+        is_early: arrival.is_early || came_early,
     }
 }
 

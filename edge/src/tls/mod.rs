@@ -363,6 +363,4 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod hellos;
-#[cfg(test)]
 pub(crate) mod tests;

@@ -1,5 +1,7 @@
 //! Handshakes between this node and rustls as a client, in memory.
 
+mod hellos;
+
 use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +23,7 @@ type Versions = &'static [&'static rustls::SupportedProtocolVersion];
 static TLS12: Versions = &[&rustls::version::TLS12];
 static TLS13: Versions = &[&rustls::version::TLS13];
 
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A certificate that is not on disk yet, with its key.
 pub(crate) struct Made {
@@ -41,7 +43,7 @@ pub(crate) fn certificate_from(names: &[&str], from: SystemTime, life: Duration)
     make(names, from, life, &PKCS_ECDSA_P256_SHA256)
 }
 
-pub(super) fn rsa_certificate(names: &[&str]) -> Made {
+fn rsa_certificate(names: &[&str]) -> Made {
     let now = Clock::real().now().to_system_time();
     make(names, now, Duration::from_secs(86_400), &PKCS_RSA_SHA256)
 }
@@ -75,14 +77,14 @@ pub(crate) fn write(folder: &Path, name: &str, made: &Made) -> CertificateFiles 
 }
 
 /// A node with certificates, and clients that trust them.
-pub(super) struct Lab {
-    pub(super) acceptor: Acceptor,
+struct Lab {
+    acceptor: Acceptor,
     registry: Registry,
     roots: RootCertStore,
 }
 
 impl Lab {
-    pub(super) fn new(certificates: &[(Made, bool)]) -> Self {
+    fn new(certificates: &[(Made, bool)]) -> Self {
         let registry = Registry::default();
         let resolver = Arc::new(Resolver::default());
         let mut lab = Self {
@@ -128,7 +130,7 @@ impl Lab {
         Meeting { node, client }
     }
 
-    pub(super) fn refused(&self, reason: Reason) -> u64 {
+    fn refused(&self, reason: Reason) -> u64 {
         self.acceptor.metrics.refusals.value(reason)
     }
 }

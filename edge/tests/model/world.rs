@@ -205,7 +205,11 @@ impl World {
             } => {
                 self.origin.tell_change(*status, *names, self.oracle.now);
                 let method = Method::from_bytes(method.as_bytes()).unwrap();
-                let response = answer(self.exchange(), request(method, *key, HeaderMap::new())).await;
+                let response = answer(
+                    self.exchange(),
+                    request(method, *key, HeaderMap::new(), self.clock.now()),
+                )
+                .await;
                 let seen = response.status.as_u16();
                 let _ = read(response.body).await;
                 if self.origin.changes() > 0 {
@@ -227,8 +231,8 @@ impl World {
     async fn asks(&mut self, ask: &Ask, count: usize) -> Result<(), String> {
         let mut under_way = Vec::new();
         for _ in 0..count {
-            let (exchange, ask) = (Arc::clone(self.exchange()), ask.clone());
-            under_way.push(tokio::spawn(async move { one(&exchange, &ask).await }));
+            let (exchange, ask, now) = (Arc::clone(self.exchange()), ask.clone(), self.clock.now());
+            under_way.push(tokio::spawn(async move { one(&exchange, &ask, now).await }));
         }
         let mut seen = Vec::new();
         for each in under_way {
@@ -339,7 +343,7 @@ struct Seen {
 }
 
 /// Asks, and checks by itself what needs no memory of other answers: that content and length are those of the version.
-async fn one(exchange: &Arc<Exchange>, ask: &Ask) -> Result<Seen, String> {
+async fn one(exchange: &Arc<Exchange>, ask: &Ask, now: Timestamp) -> Result<Seen, String> {
     let mut fields = HeaderMap::new();
     let mut put = |name: &'static str, value: &str| {
         fields.insert(
@@ -360,7 +364,7 @@ async fn one(exchange: &Arc<Exchange>, ask: &Ask) -> Result<Seen, String> {
         put("range", &format!("bytes={first}-{last}"));
     }
     let method = if ask.head { Method::HEAD } else { Method::GET };
-    let response = answer(exchange, request(method, ask.key, fields)).await;
+    let response = answer(exchange, request(method, ask.key, fields, now)).await;
     let Response {
         status,
         headers,
@@ -461,7 +465,7 @@ async fn read(body: Body) -> Result<Vec<u8>, ()> {
     }
 }
 
-fn request(method: Method, key: u8, headers: HeaderMap) -> Request {
+fn request(method: Method, key: u8, headers: HeaderMap, received: Timestamp) -> Request {
     Request {
         method,
         scheme: Scheme::Http,
@@ -470,7 +474,7 @@ fn request(method: Method, key: u8, headers: HeaderMap) -> Request {
         version: Version::HTTP_11,
         headers,
         client: Ipv4Addr::LOCALHOST.into(),
-        received: Timestamp::from_unix_seconds(EPOCH as i64),
+        received,
         content: None,
         is_early: false,
     }

@@ -430,6 +430,19 @@ async fn what_is_warmed_is_a_hit_and_can_be_looked_at() {
     edge.stop().await;
 }
 
+/// Tier, verdict and purge of each response that is shown.
+fn shown(seen: &serde_json::Value) -> Vec<(String, String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let stored = seen["stored"].as_array().unwrap().iter();
+    stored
+        .map(|one| (text(&one["tier"]), text(&one["served"]), text(&one["purged"])))
+        .collect()
+}
+
+fn line(tier: &str, served: &str, purged: &str) -> (String, String, String) {
+    (tier.to_owned(), served.to_owned(), purged.to_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_tier_is_looked_at_and_says_why_it_is_or_is_not_served() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -448,15 +461,6 @@ async fn every_tier_is_looked_at_and_says_why_it_is_or_is_not_served() {
     let edge = TestEdge::start_http(&app.url(), "", &disk).await;
     let url = format!("https://{HOST}/a");
     let look = async || edge.exchange().inspect(&url).await.unwrap();
-    let shown = |seen: &serde_json::Value| -> Vec<(String, String, String)> {
-        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-        let stored = seen["stored"].as_array().unwrap().iter();
-        stored
-            .map(|one| (text(&one["tier"]), text(&one["served"]), text(&one["purged"])))
-            .collect()
-    };
-    let line =
-        |tier: &str, served: &str, purged: &str| (tier.to_owned(), served.to_owned(), purged.to_owned());
     let nothing = look().await;
     assert_eq!(
         (shown(&nothing), &nothing["plain_get"]),

@@ -2,8 +2,8 @@
 
 use tokio::io::{AsyncReadExt as _, duplex};
 
-use super::tests::{DEADLINE, Lab, certificate, rsa_certificate};
-use super::*;
+use super::{DEADLINE, Lab, certificate, rsa_certificate};
+use crate::tls::*;
 
 const TLS10: u16 = 0x0301;
 const TLS12: u16 = 0x0303;
