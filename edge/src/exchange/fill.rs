@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use origin_sync::release::{CodingName, File, Sha256};
 
@@ -16,7 +16,7 @@ use crate::cache::collapse::{Collapse, Landing, Leader};
 use crate::cache::epoch::{Position, Standing};
 use crate::cache::key::Key;
 use crate::cache::policy::freshness::{Lifetime, Source};
-use crate::cache::store::{Content, Disk, Head, StoredResponse};
+use crate::cache::store::{Budget, Content, Disk, Head, StoredResponse};
 use crate::cache::tag::Tag;
 use crate::origin::{Error, Kind};
 use crate::release::file::Found;
@@ -136,11 +136,15 @@ impl Exchange {
                     Kind::ConnectionLimitReached,
                     "no room for bodies in flight",
                 )),
-                Some(_room) => found.track.blob(&form.sha256, form.size).await,
+                Some(room) => {
+                    let blob = found.track.blob(&form.sha256, form.size).await;
+                    // They count for as long as anybody holds them.
+                    blob.map(|Checked { bytes, .. }| room.hold(bytes.into()))
+                }
             },
         };
         match fetched {
-            Ok(Checked { bytes, .. }) => {
+            Ok(bytes) => {
                 let stored = Arc::new(self.as_stored(bytes, found.tags(), leader.position));
                 self.cache.memory.insert(key, Arc::clone(&stored));
                 self.store_on_disk(key, &stored);
@@ -179,7 +183,7 @@ impl Exchange {
             let Some((_, body)) = body.filter(|_| standing != Standing::Purged) else {
                 continue;
             };
-            let Some(bytes) = whole(body, form.size).await else {
+            let Some(bytes) = whole(body, form.size, &self.cache.budget).await else {
                 continue;
             };
             if Sha256::of(&bytes) == form.sha256 {
@@ -334,12 +338,13 @@ fn bytes_of(stored: &StoredResponse) -> Bytes {
 }
 
 /// All of a body that the disk gave, if it has this length.
-async fn whole(body: Content, size: u64) -> Option<Bytes> {
+async fn whole(body: Content, size: u64, budget: &Budget) -> Option<Bytes> {
     let on_disk = match body {
         Content::Memory(bytes) => return Some(bytes),
         Content::Disk(on_disk) => on_disk,
     };
-    let mut bytes = BytesMut::new();
+    let room = budget.keep(size, size)?;
+    let mut bytes = Vec::new();
     let mut reader = on_disk.reader();
     while let Some(chunk) = reader.read(bytes.len() as u64).await.ok()? {
         bytes.extend_from_slice(&chunk);
@@ -347,5 +352,5 @@ async fn whole(body: Content, size: u64) -> Option<Bytes> {
             return None;
         }
     }
-    Some(bytes.freeze())
+    Some(room.hold(bytes))
 }
