@@ -51,7 +51,11 @@ fn part(line: &[u8], length: Option<u64>) -> Option<Part> {
     if length.is_some() {
         return Part::from_fields(&fields, length);
     }
-    assert_eq!(Part::from_fields(&fields, None), None, "without a length it is nothing");
+    assert_eq!(
+        Part::from_fields(&fields, None),
+        None,
+        "without a length it is nothing"
+    );
     let text = std::str::from_utf8(line).ok()?;
     let (first, rest) = text.split_once(' ')?.1.split_once('-')?;
     let (first, last): (u64, u64) = (first.parse().ok()?, rest.split_once('/')?.0.parse().ok()?);

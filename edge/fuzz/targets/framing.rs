@@ -49,13 +49,19 @@ fuzz_target!(|data: &[u8]| {
             assert!(lengths.is_empty() && codings.len() <= 1);
             let is_chunked = |value: &&HeaderValue| {
                 let text = value.as_bytes().trim_ascii();
-                text.trim_ascii().to_ascii_lowercase().windows(7).any(|seven| seven == b"chunked")
+                text.trim_ascii()
+                    .to_ascii_lowercase()
+                    .windows(7)
+                    .any(|seven| seven == b"chunked")
             };
             assert!(codings.iter().all(is_chunked));
         }
     }
     match judge(status, &fields, &ask) {
         Ok(same) => assert_eq!(same, length),
-        Err(_) => assert!(matches!(status.as_u16(), 206 | 304), "only these have to be asked for"),
+        Err(_) => assert!(
+            matches!(status.as_u16(), 206 | 304),
+            "only these have to be asked for"
+        ),
     }
 });

@@ -12,7 +12,11 @@ fuzz_target!(|data: &[u8]| {
         HeaderName::from_static("cache-group-invalidation"),
     ];
     let mut fields = HeaderMap::new();
-    for (line, name) in data.split(|&byte| byte == b'\n').zip(names.iter().cycle()).take(12) {
+    for (line, name) in data
+        .split(|&byte| byte == b'\n')
+        .zip(names.iter().cycle())
+        .take(12)
+    {
         if let Ok(value) = HeaderValue::from_bytes(line) {
             fields.append(name, value);
         }
@@ -30,7 +34,10 @@ fuzz_target!(|data: &[u8]| {
         );
         let text = line.to_str().unwrap_or_default();
         assert!(here <= 1 && there <= 1);
-        assert!(here == 0 || there == 0 || !text.trim().starts_with("//"), "{text:?}");
+        assert!(
+            here == 0 || there == 0 || !text.trim().starts_with("//"),
+            "{text:?}"
+        );
     }
     let bytes: usize = fields.get_all(&names[2]).iter().map(HeaderValue::len).sum();
     assert!(named_groups(&fields).iter().map(String::len).sum::<usize>() <= bytes);

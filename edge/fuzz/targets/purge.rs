@@ -22,7 +22,10 @@ fuzz_target!(|data: &[u8]| {
         Some((b'{', _)) | None => data.to_vec(),
         Some((kind, rest)) => {
             let kind = ["files", "tags", "prefixes", "hosts"][usize::from(kind % 4)];
-            let names: Vec<_> = rest.split(|&byte| byte == b'\n').map(String::from_utf8_lossy).collect();
+            let names: Vec<_> = rest
+                .split(|&byte| byte == b'\n')
+                .map(String::from_utf8_lossy)
+                .collect();
             format!("{{{kind:?}:{names:?}}}").into_bytes()
         }
     };
@@ -39,7 +42,10 @@ fuzz_target!(|data: &[u8]| {
         .map(|url| (&url.host, &url.path))
         .chain(purge.prefixes.iter().map(|prefix| (&prefix.host, &prefix.path)))
     {
-        assert!(!host.is_empty() && !host.contains(['/', '@', '?', '#']), "{host:?}");
+        assert!(
+            !host.is_empty() && !host.contains(['/', '@', '?', '#']),
+            "{host:?}"
+        );
         assert_eq!(*host, host.to_ascii_lowercase());
         assert_eq!(canonical_path(path).as_deref(), Ok(&**path), "{path:?}");
     }

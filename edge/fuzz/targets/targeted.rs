@@ -12,7 +12,11 @@ fuzz_target!(|data: &[u8]| {
     let surrogate = HeaderName::from_static("surrogate-control");
     let (mut fields, mut told) = (HeaderMap::new(), HeaderMap::new());
     let names = [&own, &header::CACHE_CONTROL, &own, &surrogate];
-    for (line, name) in data.split(|&byte| byte == b'\n').zip(names.into_iter().cycle()).take(16) {
+    for (line, name) in data
+        .split(|&byte| byte == b'\n')
+        .zip(names.into_iter().cycle())
+        .take(16)
+    {
         let Ok(value) = HeaderValue::from_bytes(line) else {
             continue;
         };

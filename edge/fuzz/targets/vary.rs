@@ -30,7 +30,10 @@ fuzz_target!(|data: &[u8]| {
     let names: Vec<_> = key.names().collect();
     assert!(!names.is_empty() && names.len() <= FIELDS_MAX);
     assert!(names.windows(2).all(|pair| pair[0].as_str() < pair[1].as_str()));
-    assert!(key.fields().all(|(_, value)| value.is_none_or(|value| value.len() <= VALUE_BYTES_MAX)));
+    assert!(
+        key.fields()
+            .all(|(_, value)| value.is_none_or(|value| value.len() <= VALUE_BYTES_MAX))
+    );
     // Another value in one of the fields is another request.
     for (name, value) in key.fields() {
         let mut other = request.clone();
@@ -40,6 +43,8 @@ fuzz_target!(|data: &[u8]| {
         };
         assert!(!key.matches(&other));
     }
-    let again = key.fields().map(|(name, value)| (name.clone(), value.map(Into::into)));
+    let again = key
+        .fields()
+        .map(|(name, value)| (name.clone(), value.map(Into::into)));
     assert_eq!(VaryKey::of_fields(again.collect()), key);
 });
