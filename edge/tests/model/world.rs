@@ -314,6 +314,14 @@ impl World {
     /// All bytes are given back.
     async fn end(mut self) -> Result<Tally, String> {
         self.until(|cache| cache.flights.is_empty()).await?;
+        // What is stored counts as well, so it goes first.
+        let routes = self.exchange().routes();
+        let site = routes.router.route(HOST).expect("the node has one site");
+        for key in 0..KEYS {
+            let key = site.key(&path(key), None).expect("a good path");
+            self.exchange().cache().memory.remove(&key);
+        }
+        drop(routes);
         let budget = &self.exchange().cache().budget;
         for _ in 0..1000 {
             if budget.used() == 0 {
