@@ -215,7 +215,9 @@ impl World {
                 if self.origin.changes() > 0 {
                     self.tally.changes += 1;
                     self.oracle.changed(*key, *names, *status);
-                    if seen != *status {
+                    // Where there is hardly any memory there may be no room to hand an answer on.
+                    let is_short = self.options.memory_bytes.is_some() && seen == 503;
+                    if seen != *status && !is_short {
                         return Err(format!("the origin's {status} became {seen}"));
                     }
                 }
@@ -322,8 +324,10 @@ impl World {
             self.exchange().cache().memory.remove(&key);
         }
         drop(routes);
-        let budget = &self.exchange().cache().budget;
+        let (memory, budget) = (&self.exchange().cache().memory, &self.exchange().cache().budget);
         for _ in 0..1000 {
+            // What was removed is freed by whoever uses the store next, and later.
+            memory.entries();
             if budget.used() == 0 {
                 break;
             }
