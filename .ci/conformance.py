@@ -66,6 +66,8 @@ def main():
             else:
                 with edge(plain, origin, scratch):
                     tests = run(f"http://127.0.0.1:{plain}", asked.tests)
+                    if not asked.tests:
+                        tests = set_up_again(f"http://127.0.0.1:{plain}", tests)
     if asked.tests:
         for test in tests:
             print(f"{test['id']}: {'passed' if test['result'] is True else test['result']}")
@@ -129,10 +131,18 @@ def edge(plain, origin, scratch):
     return running([edge_bin(), "run", "-c", str(config)], plain, f"{scratch}/edge.log")
 
 
-def run(base, only):
+def set_up_again(base, tests):
+    """On a busy machine a response that is fresh for seconds is stale before the test has asked for it again: what could not
+    be set up gets a second try, with fewer beside it."""
+    late = [test["id"] for test in tests if test.get("result") is not True and test.get("result", ["Setup"])[0] == "Setup"]
+    again = {test["id"]: test for test in run(base, late, quiet=True)} if late else {}
+    return [again.get(test["id"], test) for test in tests]
+
+
+def run(base, only, quiet=False):
     command = ["node", "--no-warnings", str(TOP / ".ci" / "conformance.mjs"), str(SUITE), base, *only]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=600,
-                          stderr=None if only else subprocess.DEVNULL)
+                          stderr=None if only and not quiet else subprocess.DEVNULL)
     if done.returncode != 0:
         raise SystemExit(f"the suite ended with {done.returncode}")
     return json.loads(done.stdout)
