@@ -41,13 +41,11 @@ const SIDE_BY_SIDE: usize = 10;
 const SHRINKING: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes, and model and node do not agree yet in all that they do: cargo test --test model -- --ignored"]
 async fn no_answer_that_the_law_forbids_and_every_reuse_that_is_promised() {
     runs(Options::default(), 100_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "where there is no room for a stream the node answers 503, of which the model knows nothing yet"]
 async fn with_hardly_any_memory_nothing_forbidden_is_served_either() {
     runs(
         Options {
