@@ -289,7 +289,7 @@ admin = "127.0.0.1:{ADMIN}"
 tokens = [{{ name = "crash", sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}", scopes = ["purge", "read"] }}]
 purges_per_second = 100000
 [cache]
-memory = "8MiB"
+memory = "48MiB"
 object_max = "2MiB"
 disk = {{ path = "{cache}", size = "24MiB" }}
 [origin.assets]

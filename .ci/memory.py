@@ -25,7 +25,7 @@ EDGE = os.environ.get("EDGE_BIN") or os.path.join(os.environ.get("CARGO_TARGET_D
 MIB = 1024 * 1024
 CAP = int(os.environ.get("CAP_MIB", "64")) * MIB
 # What the program takes besides its cache: its own pages, threads, connections, buffers of sockets, what the allocator keeps.
-CONSTANT = 64 * MIB
+CONSTANT = 96 * MIB
 LIMIT = CAP * 115 // 100 + CONSTANT
 SECONDS = float(os.environ.get("SECONDS", "8"))
 LARGE = 10 * MIB
