@@ -187,10 +187,17 @@ impl Lines {
 
     /// RFC 9112, 3.2: no form of a target has a fragment.
     fn spoil_fragment(&self, line: &mut [u8]) {
-        if self.part == Part::RequestLine
-            && let Some(sign) = memchr(b'#', line).and_then(|at| line.get_mut(at))
-        {
+        if self.part != Part::RequestLine {
+            return;
+        }
+        let mut rest = line;
+        while let Some(at) = memchr(b'#', rest) {
+            let (_, from) = rest.split_at_mut(at);
+            let Some((sign, tail)) = from.split_first_mut() else {
+                return;
+            };
             *sign = 0;
+            rest = tail;
         }
     }
 }
