@@ -32,6 +32,9 @@ pub use self::operate::{Listed, OperateError};
 /// Orders of one node at a time; the others wait.
 const ORDERS_MAX: usize = 4;
 
+/// How often the store is looked at while no account is known.
+const WITHOUT_ACCOUNT: Duration = Duration::from_secs(1);
+
 /// Called after what is served has changed, or whether this node is behind the others.
 pub type Changed = Box<dyn Fn() + Send + Sync>;
 
@@ -217,7 +220,11 @@ impl Keeper {
         };
         loop {
             self.attend_one(tended, false).await;
-            let poll = self.settings.store.poll;
+            // A CA may ask any node, so all of them are quick to learn of a new account: before the next order is placed.
+            let poll = match self.knows_account(&tended.managed.acme) {
+                true => self.settings.store.poll,
+                false => self.settings.store.poll.min(WITHOUT_ACCOUNT),
+            };
             // A fifth either way, so that the nodes of a fleet do not ask at the same moment.
             let pause = poll.mul_f64(0.8 + 0.4 * fastrand::f64());
             tokio::select! {
