@@ -106,8 +106,9 @@ impl Lines {
         let Some((last, before)) = piece.split_last() else {
             return;
         };
+        let was_after_cr = self.after_cr;
         self.after_cr = *last == b'\r';
-        self.begun |= !before.is_empty() || !self.after_cr;
+        self.begun |= was_after_cr || !before.is_empty() || !self.after_cr;
         self.remember(piece);
     }
 
@@ -123,7 +124,7 @@ impl Lines {
     fn line(&mut self, line: &mut [u8]) {
         self.spoil_fragment(line);
         let (empty, sound) = match line {
-            [before @ .., b'\r', _] => (before.is_empty() && !self.begun, true),
+            [before @ .., b'\r', _] => (before.is_empty() && !self.begun && !self.after_cr, true),
             [_] if self.after_cr => (!self.begun, true),
             [.., feed] => {
                 *feed = 0;
@@ -316,6 +317,20 @@ mod tests {
             ("0\r\nT: a\n\r\n", "0\r\nT: a\0\r\n"),
         ] {
             check(&format!("{HEAD}{bad}"), &format!("{HEAD}{spoiled}"));
+        }
+    }
+
+    #[test]
+    fn two_crs_make_no_empty_line_however_they_are_cut() {
+        for size in 1..=16 {
+            let mut bytes = b"\r\r\nGET /#a# HTTP/1.1\r\n".to_vec();
+            let mut lines = Lines::default();
+            bytes.chunks_mut(size).for_each(|piece| lines.spoil(piece));
+            assert_eq!(bytes, b"\r\r\nGET /#a# HTTP/1.1\r\n", "cut by {size}");
+            let mut bytes = b"GET /#a# HTTP/1.1\r\n".to_vec();
+            let mut lines = Lines::default();
+            bytes.chunks_mut(size).for_each(|piece| lines.spoil(piece));
+            assert_eq!(bytes, b"GET /\0a\0 HTTP/1.1\r\n", "cut by {size}");
         }
     }
 
