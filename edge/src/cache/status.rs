@@ -8,6 +8,7 @@ use http::HeaderValue;
 use super::key::Key;
 use super::policy::staleness::Why;
 use super::policy::storability::NotStored;
+use crate::fields::lists::is_token_byte;
 use crate::telemetry::metrics::Label;
 
 /// Why a request went forward (RFC 9211 section 2.2).
@@ -259,27 +260,9 @@ fn write_name(out: &mut String, name: &str) {
     write_string(out, name);
 }
 
+/// RFC 9651 section 3.3.4: a token's bytes, and two more.
 fn may_be_in_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-                | b':'
-                | b'/'
-        )
+    is_token_byte(byte) || matches!(byte, b':' | b'/')
 }
 
 /// RFC 9651 section 4.1.6; what is not visible ASCII is left out.
