@@ -66,9 +66,6 @@ use crate::telemetry::metrics::Label as _;
 /// Where DNS health checks ask whether this node wants traffic.
 pub const READY_PATH: &str = "/.well-known/portico/ready";
 
-/// How long a request waits for the origin when something stale may be served instead.
-pub const PATIENCE: Duration = Duration::from_secs(1);
-
 /// The request path of a node. It lives as long as the node; what a reload changes is in [`Routes`].
 #[derive(Debug)]
 pub struct Exchange {

@@ -133,10 +133,10 @@ pub(crate) struct TestDoor {
 /// Limits that are reached within a test.
 pub(crate) fn quick() -> Limits {
     Limits {
-        header: Duration::from_millis(300),
-        idle: Duration::from_millis(600),
-        write_stall: Duration::from_millis(400),
-        handshake: Duration::from_millis(500),
+        header: Duration::from_secs(1),
+        idle: Duration::from_secs(3),
+        write_stall: Duration::from_millis(1500),
+        handshake: Duration::from_secs(2),
         ..Limits::default()
     }
 }

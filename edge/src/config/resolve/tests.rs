@@ -341,6 +341,10 @@ fn values_of_the_wrong_type_are_told() {
         &["14 cache.recode_budget: expected a number from 0 to 1"],
     );
     check_more(
+        "[cache]\nstale_after = \"2h\"\n",
+        &["14 cache.stale_after: must be at most 3600s"],
+    );
+    check_more(
         "[log.access]\nsample = nan\n",
         &["14 log.access.sample: expected a number from 0 to 1"],
     );

@@ -232,6 +232,12 @@ pub(crate) async fn refresh(edge: &TestEdge) -> ReleaseState {
     edge.exchange().releases(Some(&lock())).await.releases.remove(0)
 }
 
+/// The requests that came for manifests and blobs. For the channel the node asks on its own.
+pub(crate) fn asked_by_clients(bucket: &TestBucket) -> usize {
+    let log = bucket.log();
+    log.iter().filter(|seen| !seen.key.starts_with("channels/")).count()
+}
+
 /// Asks the admin listener.
 pub(crate) async fn operator(edge: &TestEdge, head: &str, body: &str) -> Answer {
     let url = edge.node.admin_url().unwrap();
