@@ -257,7 +257,13 @@ impl World {
         let behind = seen
             .iter()
             .any(|seen| seen.status_line.contains("while-revalidat"));
-        let slow = seen.iter().any(|seen| seen.status_line.contains("timeout"));
+        // Without room for an answer the origin is as good as out of reach.
+        let words: &[&str] = match self.options.memory_bytes {
+            Some(_) => &["timeout", "connection_limit_reached"],
+            None => &["timeout"],
+        };
+        let is_cut_off = |seen: &Seen| words.iter().any(|word| seen.status_line.contains(word));
+        let slow = seen.iter().any(is_cut_off);
         let mut contacts = self.origin.contacts();
         let failed = contacts
             .iter()

@@ -2,6 +2,7 @@
 
 mod attacker;
 mod deltas;
+mod limits;
 mod rollout;
 mod serving;
 
