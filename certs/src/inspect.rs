@@ -11,7 +11,7 @@ use hickory_resolver::TokioResolver;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::acme::Answers;
+use crate::acme::{Answers, HttpAnswer};
 use crate::settings::{Challenge, Managed};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ impl Inspector {
         };
         let token = format!("check-{:032x}", fastrand::u128(..));
         let path = format!("/.well-known/acme-challenge/{token}");
-        let Some(Some(expected)) = self.answers.http(name, &path) else {
+        let Some(HttpAnswer::Text(expected)) = self.answers.http(name, &path) else {
             return vec![format!(
                 "{name}: the account is not known here yet; ask again when it has been registered"
             )];

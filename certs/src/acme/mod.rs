@@ -12,7 +12,7 @@ mod proof;
 use std::time::Duration;
 
 pub use account::AccountKey;
-pub use answers::Answers;
+pub use answers::{Answers, HttpAnswer};
 pub(crate) use order::{Pending, ari, complete, connect, connect_elsewhere, open};
 
 /// Why there is no certificate.

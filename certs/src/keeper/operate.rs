@@ -87,12 +87,7 @@ impl Keeper {
     ) -> Result<Vec<(String, Outcome)>, OperateError> {
         let mut outcomes = Vec::new();
         for tended in self.chosen(name)? {
-            let mut outcome = self.attend_one(tended, force).await;
-            // The account was made just now; there is nothing to wait for but that.
-            if force && matches!(outcome, Outcome::Waiting(_)) {
-                outcome = self.attend_one(tended, force).await;
-            }
-            outcomes.push((tended.id.clone(), outcome));
+            outcomes.push((tended.id.clone(), self.attend_one(tended, force).await));
         }
         Ok(outcomes)
     }
