@@ -165,6 +165,7 @@ fn object(directory: &str) -> String {
     format!("accounts/{}", hash.get(..32).unwrap_or_default())
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
+/// What stands in base64url, with padding or without.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
 }

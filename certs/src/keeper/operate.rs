@@ -17,8 +17,8 @@ use crate::store::{Error, Taken};
 pub enum OperateError {
     #[error("another node is at work on it: {0}")]
     Busy(String),
-    #[error("there is none in the store")]
-    Missing,
+    #[error("{0}: there is none in the store")]
+    Missing(String),
     #[error("the certificate")]
     Refused(#[from] Refused),
     #[error("the store")]
@@ -175,7 +175,7 @@ impl Keeper {
             }
         }
         if found.is_empty() {
-            return Err(OperateError::Missing);
+            return Err(OperateError::Missing(name.to_owned()));
         }
         Ok(found)
     }

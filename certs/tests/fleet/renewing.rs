@@ -127,10 +127,10 @@ async fn a_name_that_is_added_is_ordered_and_nodes_with_the_old_configuration_ta
     let answers = [old.keeper.answers(), new.keeper.answers()].map(std::sync::Arc::clone);
     lab.ca.ask_by(move |name, token| {
         let path = format!("/.well-known/acme-challenge/{token}");
-        let asked = answers
+        let mut asked = answers
             .iter()
             .filter_map(|answers| answers.http(name, &path)?.text());
-        std::future::ready(asked.last())
+        std::future::ready(asked.next())
     });
     assert!(
         matches!(new.look().await, Outcome::Waiting(_)),

@@ -256,6 +256,7 @@ async fn check(
             warnings.push(format!("{}: failed {count} times: {reason}", one.id));
         }
     }
+    keeper.find_accounts().await;
     let inspector = Inspector::new(Arc::clone(keeper.answers()), http_port).map_err(Error::Inspect)?;
     for managed in &keeper.settings().managed {
         warnings.extend(inspector.inspect(managed).await);
