@@ -48,7 +48,7 @@ use self::lookup::{Lookup, Stale};
 use self::message::{Answering, Request, Response};
 use self::order::Order;
 pub use self::own::Refused;
-pub use self::parts::{Cache, Challenger, Challenges, Parts, PurgeMethod, Purging, Routes};
+pub use self::parts::{Cache, Challenged, Challenger, Challenges, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
 use self::respond::{Begun, Forwarded, Place, Said, said};
 use self::select::Subject;

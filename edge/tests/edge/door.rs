@@ -78,8 +78,8 @@ impl Answer for Script {
         }
     }
 
-    fn redirect(self: &Arc<Self>, _request: Request) -> Response {
-        self.response(308, Body::Empty)
+    fn redirect(self: &Arc<Self>, _request: Request) -> Answering {
+        Answering::Now(self.response(308, Body::Empty))
     }
 
     fn refuse(&self, _refused: Refused, failure: Failure) -> Response {
