@@ -48,7 +48,10 @@ async fn of_many_versions_the_oldest_are_forgotten_and_learned_again() {
     assert_eq!(edge.get("/lock/1.0.0/lock.js", &[]).await.body, script("1.0.0"));
     assert_eq!(bucket.asked(&first.key()).len(), 2, "it had been forgotten");
     // Its bytes had not.
-    assert_eq!(bucket.asked(&layout::blob(&first.file("lock.js").sha256)).len(), 1);
+    assert_eq!(
+        bucket.asked(&layout::blob(&first.file("lock.js").sha256)).len(),
+        1
+    );
     edge.stop().await;
 }
 

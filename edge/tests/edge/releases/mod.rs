@@ -236,7 +236,9 @@ pub(crate) async fn refresh(edge: &TestEdge) -> ReleaseState {
 /// The requests that came for manifests and blobs. For the channel the node asks on its own.
 pub(crate) fn asked_by_clients(bucket: &TestBucket) -> usize {
     let log = bucket.log();
-    log.iter().filter(|seen| !seen.key.starts_with("channels/")).count()
+    log.iter()
+        .filter(|seen| !seen.key.starts_with("channels/"))
+        .count()
 }
 
 /// Asks the admin listener.
