@@ -309,7 +309,7 @@ async fn a_failure_is_held_so_that_a_broken_origin_is_not_asked_by_each_client()
     let bucket = TestBucket::start().await;
     let edge = with_a_stale_script(&bucket, FOREGROUND).await;
     bucket.fault(Rule::new(Fault::Status(500, "InternalError".into())));
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let (stale, cold): (Vec<_>, Vec<_>) = (0..100)
         .map(|_| (edge.get("/a.js", &[]), edge.get("/cold.js", &[])))
         .unzip();
