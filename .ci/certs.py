@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 import traceback
+import urllib.request
 from pathlib import Path
 
 import boto3
@@ -157,7 +158,13 @@ class Lab:
                                            "-dns01", f"127.0.0.1:{dns}", "-http01", "", "-https01", "", "-tlsalpn01", "",
                                            "-management", f"127.0.0.1:{management}"])
         wait_until("the challenge test server", lambda: listening(management))
+        self.dns, self.dns_management = dns, management
         return dns
+
+    def tell_dns(self, what, **record):
+        """Changes what that DNS says."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.dns_management}/{what}", json.dumps(record).encode())
+        urllib.request.urlopen(request, timeout=60).close()
 
     def orders(self):
         return len(re.findall(r"Added order ", self.log(self.ca_log)))
@@ -195,7 +202,7 @@ class Node:
 
     def __init__(self, lab, name, directory, names=("cdn.test",), challenge="http-01", acme="", poll="1s", lease="5s",
                  ports=None):
-        self.lab, self.name, self.names = lab, name, names
+        self.lab, self.name, self.names, self.directory = lab, name, names, directory
         self.https, self.http, self.admin = ports or free_ports(3)
         self.config = lab.dir / f"{name}.toml"
         self.process = None
@@ -345,8 +352,19 @@ def validation_reaches_another_node(lab):
     code, text = a.command("export", "cdn.test", "--out", str(lab.dir))
     assert code == 0, text
     assert (lab.dir / "cdn.test.ecdsa.key").stat().st_mode & 0o777 == 0o600
-    code, text = a.command("check", "--http-port", str(b.http))
-    lab.say(f"  edge certs check: {text.strip().splitlines()[-1]}")
+    # The same questions as the CA's: at the DNS, and at each address that it names.
+    check = ["check", "--http-port", str(b.http), "--dns", f"127.0.0.1:{lab.dns}"]
+    code, text = a.command(*check)
+    assert code == 0 and text == "1 certificates, 0 warnings\n", text
+    lab.tell_dns("add-a", host="cdn.test", addresses=["127.0.0.1", "127.0.0.2"])
+    code, text = a.command(*check)
+    assert code == 1 and f"warning: cdn.test: 127.0.0.2 port {b.http} cannot be asked: Connection refused" in text, text
+    assert "127.0.0.1 port" not in text, text
+    stranger = lab.start("stranger", [sys.executable, "-m", "http.server", "--bind", "127.0.0.2", str(b.http)])
+    wait_until("somebody else's server", lambda: listening(b.http, "127.0.0.2"))
+    code, text = a.command(*check)
+    assert code == 1 and "127.0.0.2" in text and "the name leads elsewhere" in text, text
+    stranger.kill()
 
 
 def five_nodes_one_order(lab):
@@ -659,7 +677,24 @@ def by_hand(lab):
     told("cdn.test.ecdsa.key", "export", "cdn.test", "--out", str(out), good=True)
     assert (out / "cdn.test.ecdsa.pem").read_bytes() == (lab.dir / "fits.pem").read_bytes()
     told("File exists", "export", "cdn.test", "--out", str(out))
-    told("warning:", "check", "--http-port", str(node.http))
+    # What a CA's DNS would say against it: nobody is there, and others may issue alone.
+    lab.challtestsrv()
+    dns = ["--http-port", str(node.http), "--dns", f"127.0.0.1:{lab.dns}"]
+    told("there is no account in the store yet", "check", *dns)
+    public = lab.node("public", "https://acme-v02.api.letsencrypt.org/directory")
+    lab.tell_dns("add-caa", host="cdn.test", policies=[{"tag": "issue", "value": "other.example"}])
+    code, text = public.command("check", *dns)
+    assert code == 1 and "warning: cdn.test: the CAA records of cdn.test do not allow letsencrypt.org" in text, text
+    lab.tell_dns("add-caa", host="cdn.test", policies=[{"tag": "issue", "value": "letsencrypt.org"}])
+    code, text = public.command("check", *dns)
+    assert "CAA" not in text, text
+    short, nameless = pair("short", "cdn.test", days=1), lab.node("nameless", node.directory, names=("cdn.other",))
+    told("imported, valid until", "import", "cdn.test", *short, good=True)
+    told("warning: cdn.test/ecdsa: ends at", "check", *dns)
+    told("imported, valid until", "import", "cdn.test", *fits, good=True)
+    lab.tell_dns("set-default-ipv4", ip="")
+    code, text = nameless.command("check", *dns)
+    assert code == 1 and "cdn.other: has no address in the DNS" in text, text
     node.start().wait()
     leaf = wait_until("the import to be served", node.leaf)
     assert subject(leaf)[0] == ["cdn.test"]

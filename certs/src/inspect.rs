@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use hickory_proto::rr::RData;
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -27,13 +29,25 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// An inspector with the machine's resolver. `answers` says what a node of ours would say.
+    /// An inspector that asks `dns`, or whom the machine asks. `answers` says what a node of ours would say.
     pub fn new(
         answers: Arc<Answers>,
         http_port: u16,
+        dns: Option<SocketAddr>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let builder = match dns {
+            Some(dns) => {
+                let mut server = NameServerConfig::udp_and_tcp(dns.ip());
+                for connection in &mut server.connections {
+                    connection.port = dns.port();
+                }
+                let config = ResolverConfig::from_name_servers(vec![server]);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+            None => TokioResolver::builder_tokio()?,
+        };
         Ok(Self {
-            resolver: TokioResolver::builder_tokio()?.build()?,
+            resolver: builder.build()?,
             answers,
             http_port,
         })

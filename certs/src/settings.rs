@@ -127,6 +127,9 @@ impl KeyKind {
     }
 }
 
+/// How long an order may take, if nothing else is said.
+pub const ORDER_PATIENCE: Duration = Duration::from_secs(300);
+
 /// A CA, and how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
@@ -140,6 +143,8 @@ pub struct Acme {
     pub profile: Option<String>,
     /// The common name of the issuer that the chain should end with, where the CA offers several.
     pub preferred_chain: Option<String>,
+    /// How long an order may take. One that is not over by then is left for the next holder of the lease.
+    pub patience: Duration,
     /// External account binding (RFC 8555 section 7.3.4).
     pub binding: Option<Binding>,
     /// PEM with the roots of the CA's own https, instead of the machine's.

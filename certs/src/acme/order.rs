@@ -27,8 +27,6 @@ use crate::settings::{Acme, KeyKind, Managed};
 use crate::store::Shared;
 use crate::tickets::Now;
 
-/// An order that has not come to an end by then is left for the next holder of the lease.
-const ORDER_PATIENCE: Duration = Duration::from_secs(300);
 /// How often a request is made again whose nonce the CA did not like, beyond the three tries of instant-acme.
 const NONCE_TRIES: u32 = 8;
 
@@ -206,7 +204,7 @@ pub(crate) async fn complete(
         }
     };
     let late = |_| Error::Stuck;
-    let chain = tokio::time::timeout(ORDER_PATIENCE, whole)
+    let chain = tokio::time::timeout(managed.acme.patience, whole)
         .await
         .map_err(late)??;
     let chain = preferred(connected, chain, managed.acme.preferred_chain.as_deref()).await;

@@ -52,6 +52,8 @@ pub(crate) struct Mood {
     pub(crate) window: Option<(i64, i64)>,
     /// How long certificates last.
     pub(crate) life: Option<Duration>,
+    /// Never comes to an end with what it issues.
+    pub(crate) stuck: bool,
     /// Waits before it issues.
     pub(crate) hold: Option<Arc<Gate>>,
 }
@@ -356,6 +358,9 @@ impl Inner {
         let (base, order) = (&self.base, &state.orders[at]);
         let status = match order {
             Order { failed: true, .. } => "invalid",
+            Order {
+                certificate: Some(_), ..
+            } if state.mood.stuck => "processing",
             Order {
                 certificate: Some(_), ..
             } => "valid",

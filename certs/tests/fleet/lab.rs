@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use certs::keeper::{Keeper, Outcome};
 use certs::settings::{
-    Acme, BucketSettings, Challenge, Credentials, KeyKind, Managed, Secret, Settings, StorePlace,
-    StoreSettings,
+    Acme, BucketSettings, Challenge, Credentials, KeyKind, Managed, ORDER_PATIENCE, Secret, Settings,
+    StorePlace, StoreSettings,
 };
 use certs::store::{Bucket, Folder, Objects};
 use origin_sync::bucket::{Options, Server};
@@ -95,6 +95,7 @@ impl Lab {
                     challenge: Challenge::Http01,
                     profile: None,
                     preferred_chain: None,
+                    patience: ORDER_PATIENCE,
                     binding: None,
                     roots: None,
                 },

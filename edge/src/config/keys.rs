@@ -43,7 +43,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("workers", "integer", "a thread per core", "Data-plane threads"),
 
     key("listen.https", "addresses", "[]", "TLS, HTTP/1.1 and HTTP/2"),
-    key("listen.http", "addresses", "[]", "Redirects to https, and answers the readiness path"),
+    key("listen.http", "addresses", "[]", "Redirects to https; answers CAs (http-01) and the readiness path"),
     key("listen.plain", "addresses", "[]", "The whole site without TLS: behind a TLS terminator, or for tests"),
     key("listen.admin", "address or \"unix:/path\" or \"off\"", "\"127.0.0.1:9180\"", "The operator's side: purge, status, metrics"),
     key("listen.https_port", "integer", "the port of the first https address", "The port that redirects to https name"),

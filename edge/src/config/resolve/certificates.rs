@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use certs::settings::{
-    Acme, Binding, BucketSettings, Challenge, Credentials, Dns, KeyKind, Managed, Rfc2136Settings,
-    Route53Settings, Secret, Settings, StorePlace, StoreSettings, TsigAlgorithm,
+    Acme, Binding, BucketSettings, Challenge, Credentials, Dns, KeyKind, Managed, ORDER_PATIENCE,
+    Rfc2136Settings, Route53Settings, Secret, Settings, StorePlace, StoreSettings, TsigAlgorithm,
 };
 use certs::store::Keyring;
 
@@ -187,6 +187,7 @@ fn certificate(table: &Table<'_>, context: &Context<'_>) -> Managed {
             challenge,
             profile: table.read("profile", Value::text),
             preferred_chain: table.read("preferred_chain", Value::text),
+            patience: ORDER_PATIENCE,
             binding: table.table("binding").map(|table| binding(&table, context)),
             roots: table.read("roots", |value| context.path(value)),
         },
