@@ -5,6 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::acme;
+
 /// A text that never shows in a log.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub String);
@@ -150,6 +155,13 @@ pub struct Binding {
     pub key: Secret,
 }
 
+impl Binding {
+    /// Whether the key reads as what CAs hand out. What it is worth only the CA knows.
+    pub fn has_readable_key(&self) -> bool {
+        acme::account::decode(&self.key.0).is_some_and(|key| !key.is_empty())
+    }
+}
+
 /// How a name is proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
@@ -196,6 +208,15 @@ pub struct Rfc2136Settings {
     pub secret: Secret,
     /// How long the secondaries may take to have it too.
     pub wait: Duration,
+}
+
+impl Rfc2136Settings {
+    /// Whether the key is base64.
+    pub fn has_readable_secret(&self) -> bool {
+        STANDARD
+            .decode(self.secret.0.trim())
+            .is_ok_and(|key| !key.is_empty())
+    }
 }
 
 /// The algorithms of RFC 8945 that are worth using.

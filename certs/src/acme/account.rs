@@ -124,7 +124,8 @@ impl AccountKey {
         Some(URL_SAFE_NO_PAD.encode(digest(&SHA256, jwk.as_bytes())))
     }
 
-    async fn read(shared: &Shared, directory: &str) -> Result<Option<Self>, store::Error> {
+    /// The key in the store, if there is one.
+    pub(crate) async fn read(shared: &Shared, directory: &str) -> Result<Option<Self>, store::Error> {
         let key = object(directory);
         let Some(found) = shared.objects().get(&key).await? else {
             return Ok(None);
@@ -164,6 +165,7 @@ fn object(directory: &str) -> String {
     format!("accounts/{}", hash.get(..32).unwrap_or_default())
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
+/// What stands in base64url, with padding or without.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
 }

@@ -36,6 +36,8 @@ const NONCE_TRIES: u32 = 8;
 pub(crate) struct Connected {
     pub(super) account: Account,
     pub(super) http: Http,
+    /// By which HTTP-01 is answered; `None` when the store held no key.
+    pub(crate) thumbprint: Option<String>,
 }
 
 /// What is kept of an order under way.
@@ -71,11 +73,20 @@ pub(crate) async fn connect(shared: &Shared, acme: &Acme, now: Now) -> Result<Co
             (None, None) => return Err(Error::Account("there is no account".into())),
         };
         let opened = match key {
-            Ok(key) => key.account(acme, &http).await,
+            Ok(key) => key
+                .account(acme, &http)
+                .await
+                .map(|account| (account, key.thumbprint())),
             Err(error) => Err(error),
         };
         match opened {
-            Ok(account) => return Ok(Connected { account, http }),
+            Ok((account, thumbprint)) => {
+                return Ok(Connected {
+                    account,
+                    http,
+                    thumbprint,
+                });
+            }
             Err(error) if error.is_bad_nonce() && tries < NONCE_TRIES => tries += 1,
             Err(error) => return Err(error),
         }
@@ -97,8 +108,13 @@ pub(crate) async fn connect_elsewhere(
         ..acme.clone()
     };
     let http = Http::new(&elsewhere, now)?;
-    let account = key.elsewhere().account(&elsewhere, &http).await?;
-    Ok(Connected { account, http })
+    let key = key.elsewhere();
+    let account = key.account(&elsewhere, &http).await?;
+    Ok(Connected {
+        account,
+        http,
+        thumbprint: key.thumbprint(),
+    })
 }
 
 /// Places an order, or takes up the one that was left. The certificate that it replaces is named to CAs that want to know

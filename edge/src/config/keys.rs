@@ -112,6 +112,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("cache.memory", "size", "\"512MiB\"", "Bytes for stored responses and bodies in flight together"),
     key("cache.object_max", "size", "a quarter of memory, at most 64MiB", "The largest body that is kept; larger ones stream past"),
     key("cache.recode_budget", "number", "0.25", "CPU seconds per second that better codings may take in the background; 0 switches them off"),
+    key("cache.stale_after", "duration", "\"1s\"", "How long a request waits for the origin where something stale may be served instead"),
     key("cache.disk.path", "path", "no disk tier", "The folder of a second, larger store, which a restart finds again: one for each node, on a local disk"),
     key("cache.disk.size", "size", "", "Bytes that its files may take; at least 16MiB. Memory of about 70 bytes for each stored response comes on top of cache.memory"),
 

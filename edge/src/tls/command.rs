@@ -175,7 +175,7 @@ fn tell(outcomes: &[(String, Outcome)], staging: bool, out: &mut impl Write) -> 
         let text = match outcome {
             Outcome::Issued if staging => "would be issued".to_owned(),
             Outcome::Issued => "issued; the nodes take it up at their next look".to_owned(),
-            Outcome::Waiting(until) => format!("nothing to do before {}", date(*until)),
+            Outcome::Waiting(until) => format!("nothing is ordered before {}", date(*until)),
             Outcome::Busy(owner) => format!("{owner} is at work on it"),
             Outcome::Failed(reason) => format!("failed: {reason}"),
             Outcome::Lost => "the lease was lost; another node goes on".to_owned(),
@@ -256,6 +256,7 @@ async fn check(
             warnings.push(format!("{}: failed {count} times: {reason}", one.id));
         }
     }
+    keeper.find_accounts().await;
     let inspector = Inspector::new(Arc::clone(keeper.answers()), http_port).map_err(Error::Inspect)?;
     for managed in &keeper.settings().managed {
         warnings.extend(inspector.inspect(managed).await);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use edge::cache::epoch::{self, Prefix, Url};
 use edge::cache::tag::Tag;
 use edge::clock::{Clock, Timestamp};
-use edge::config;
+use edge::config::{self, OriginKind};
 use edge::exchange::message::{Answering, Body, Request, Response, Scheme};
 use edge::exchange::{Cache, Exchange};
 use edge::server::Node;
@@ -22,6 +22,9 @@ const HOST: &str = "model.test";
 
 /// When a run begins: a whole second, and far from any date that a script could reach.
 const EPOCH: u64 = 1_900_000_000;
+
+/// More than anything takes here, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is special about a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,6 +159,14 @@ impl World {
             config::parse(&text, "model.toml", ".".as_ref()).unwrap_or_else(|errors| panic!("{errors}"));
         // Less than a file may ask for, so that a handful of small responses already do not fit.
         config.cache.memory_bytes = options.memory_bytes.unwrap_or(64 << 20);
+        // The model knows no slow origin: what it may serve stale, it serves because the origin failed.
+        config.cache.stale_after = PATIENCE;
+        for origin in &mut config.origins {
+            if let OriginKind::Http(http) = &mut origin.kind {
+                (http.timeouts.connect, http.timeouts.read) = (PATIENCE, PATIENCE);
+                (http.timeouts.attempt, http.timeouts.operation) = (PATIENCE, PATIENCE);
+            }
+        }
         let clock = Clock::manual(Timestamp::from_unix_seconds(EPOCH as i64));
         let node = Node::start(config, None, clock.clone(), tokio::runtime::Handle::current()).unwrap();
         let exchange = Arc::clone(node.exchange());
@@ -246,7 +257,13 @@ impl World {
         let behind = seen
             .iter()
             .any(|seen| seen.status_line.contains("while-revalidat"));
-        let slow = seen.iter().any(|seen| seen.status_line.contains("timeout"));
+        // Without room for an answer the origin is as good as out of reach.
+        let words: &[&str] = match self.options.memory_bytes {
+            Some(_) => &["timeout", "connection_limit_reached"],
+            None => &["timeout"],
+        };
+        let is_cut_off = |seen: &Seen| words.iter().any(|word| seen.status_line.contains(word));
+        let slow = seen.iter().any(is_cut_off);
         let mut contacts = self.origin.contacts();
         let failed = contacts
             .iter()

@@ -237,7 +237,7 @@ fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
             return Dns::Route53(settings);
         }
     }
-    Dns::Rfc2136(Rfc2136Settings {
+    let settings = Rfc2136Settings {
         server: table
             .require("server", address)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 53))),
@@ -250,14 +250,24 @@ fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
         wait: table
             .read("wait", |value| value.duration(Duration::ZERO, HOUR))
             .unwrap_or(Duration::from_secs(5)),
-    })
+    };
+    let is_read = context.secrets == Secrets::Read && !settings.secret.0.is_empty();
+    if is_read && !settings.has_readable_secret() {
+        table.refuse("secret_file", "is not a key in base64");
+    }
+    Dns::Rfc2136(settings)
 }
 
 fn binding(table: &Table<'_>, context: &Context<'_>) -> Binding {
-    Binding {
+    let binding = Binding {
         id: table.require("id", Value::text).unwrap_or_default(),
         key: hidden(table, "key", context),
+    };
+    let is_read = context.secrets == Secrets::Read && !binding.key.0.is_empty();
+    if is_read && !binding.has_readable_key() {
+        table.refuse("key_file", "is not a key in base64url");
     }
+    binding
 }
 
 fn credentials(table: &Table<'_>, context: &Context<'_>) -> Credentials {
