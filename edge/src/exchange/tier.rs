@@ -28,10 +28,11 @@ pub type Promotions = Collapse<(), bool, ()>;
 /// A range that begins so far beyond what has come of a large body is asked for alone, instead of waiting for it.
 const FAR_BYTES: u64 = 8 * 1024 * 1024;
 
-/// What a body on its way to the disk takes of the memory: the pieces that its connection holds, and those to be written.
-const FILL_BYTES: u64 = 1536 * 1024;
+/// What a body on its way to the disk takes of the memory besides what its connection holds: a batch that is gathered, one that
+/// is written, and its chunks with their checksums.
+const FILL_BYTES: u64 = 768 * 1024;
 
-/// What a body that is read from the disk takes: its window, and the piece that was read last.
+/// What a body that is read from the disk takes: its window, and two pieces of 128 KiB, one read and one being read.
 const READ_BYTES: u64 = 512 * 1024;
 
 impl Exchange {
@@ -144,12 +145,18 @@ impl Exchange {
 
     /// Room on the disk for a body that is too large for memory. Only for one that could be taken up again by its entity
     /// tag: else a fault of the disk would break the answer.
-    pub(super) async fn room_on_disk(&self, head: &Head, length: Option<u64>) -> Option<(Fill, Reservation)> {
+    pub(super) async fn room_on_disk(
+        &self,
+        head: &Head,
+        length: Option<u64>,
+        ahead: u64,
+    ) -> Option<(Fill, Reservation)> {
         let disk = self.cache.disk.as_ref()?;
         if head.status != StatusCode::OK || head.part.is_some() || !is_strong(head.etag.as_ref()) {
             return None;
         }
-        let room = self.cache.budget.reserve(FILL_BYTES, FILL_BYTES)?;
+        let bytes = FILL_BYTES + ahead;
+        let room = self.cache.budget.reserve(bytes, bytes)?;
         Some((disk.fill(length).await?, room))
     }
 

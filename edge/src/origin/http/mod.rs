@@ -34,6 +34,7 @@ pub use body::Body;
 use connect::Connector;
 use fields::Fields;
 use pool::Pool;
+pub(super) use pool::AHEAD_BYTES;
 pub use upload::{Course, Upload, UploadFault};
 
 /// From one look at a server's health to the next.

@@ -14,8 +14,11 @@ use super::metrics::{Damage, Operation};
 use super::queue::Job;
 use super::shared::{Shared, body_name};
 
-/// Bytes that are written or read at once.
+/// Bytes that are written at once.
 pub(super) const BATCH: usize = 4 * CHUNK;
+
+/// Bytes that are read at once.
+const READ_BATCH: usize = 2 * CHUNK;
 
 /// How long a read may take before it counts as failed.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(2);
@@ -178,7 +181,7 @@ impl BodyReader {
         };
         let from = self.body.first + at;
         let first_chunk = from / CHUNK as u64;
-        let end = (from + left.min(BATCH as u64)).next_multiple_of(CHUNK as u64);
+        let end = (from + left.min(READ_BATCH as u64)).next_multiple_of(CHUNK as u64);
         // What of the file is written is known to be whole chunks, or its end.
         let end = end.min(self.body.first + length).max(from + 1);
         let last = match self.body.total {
@@ -251,7 +254,7 @@ fn fetch(
     let bytes = usize::try_from(chunked(end.saturating_sub(from))).unwrap_or(usize::MAX);
     let read = handle.read_at(at, bytes).map_err(failed)?;
     shared.metrics.read_bytes.add(read.len() as u64);
-    let Some(chunks) = read_chunks(&read, shared.place(body.file, 0), first_chunk) else {
+    let Some(chunks) = read_chunks(read, shared.place(body.file, 0), first_chunk) else {
         shared.metrics.damaged.inc(Damage::Body);
         tracing::warn!(file = body.file, chunk = first_chunk, "a stored body is damaged");
         return Err(Unreadable::Damaged);
@@ -265,7 +268,7 @@ pub(super) fn read_whole(shared: &Shared, file: u32, length: u64) -> io::Result<
     let bytes = usize::try_from(chunked(length)).unwrap_or(usize::MAX);
     let read = handle.read_at(FILE_HEADER as u64, bytes)?;
     shared.metrics.read_bytes.add(read.len() as u64);
-    Ok(read_chunks(&read, shared.place(file, 0), 0))
+    Ok(read_chunks(read, shared.place(file, 0), 0))
 }
 
 /// Reads a whole body a batch at a time, and keeps nothing of it: whether every chunk is as it was written.
@@ -277,7 +280,7 @@ pub(super) fn verify(shared: &Shared, file: u32, length: u64) -> io::Result<bool
         let bytes = usize::try_from(chunked(end - at)).unwrap_or(usize::MAX);
         let read = handle.read_at(FILE_HEADER as u64 + chunked(at), bytes)?;
         shared.metrics.read_bytes.add(read.len() as u64);
-        if read_chunks(&read, shared.place(file, 0), at / CHUNK as u64).is_none() {
+        if read_chunks(read, shared.place(file, 0), at / CHUNK as u64).is_none() {
             return Ok(false);
         }
         at = end;

@@ -93,7 +93,7 @@ fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<
         return None;
     }
     let body = match record.kind {
-        Kind::Inline => read_chunks(&body, shared.place(slot.log, slot.offset), 0),
+        Kind::Inline => read_chunks(body, shared.place(slot.log, slot.offset), 0),
         Kind::External if record.body_length > shared.limits.promoted_max => {
             shared.index().count_read(fingerprint, slot.variant);
             return Some(streaming(inner, meta, record.body_length, fingerprint, slot));

@@ -112,7 +112,7 @@ fn prove(shared: &Shared, slot: &Slot) -> io::Result<Option<u64>> {
         return Ok(None);
     };
     let is_good = match found.record.kind {
-        Kind::Inline => read_chunks(&found.body, shared.place(slot.log, slot.offset), 0).is_some(),
+        Kind::Inline => read_chunks(found.body, shared.place(slot.log, slot.offset), 0).is_some(),
         Kind::External => bodies::verify(shared, slot.body_file, found.record.body_length)?,
         Kind::Gone => false,
     };
