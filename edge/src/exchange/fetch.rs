@@ -9,13 +9,13 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::Exchange;
+use super::front::Large;
 use super::incoming::Incoming;
 use super::intake::{self, Provenance};
 use super::lookup::Stale;
 use super::message::Request;
 use super::order::Order;
 use super::partial::{self, Around};
-use super::tier::Large;
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::policy::freshness::Times;
@@ -340,7 +340,11 @@ impl Exchange {
         if allowance.is_some() {
             return Some(inflight::open(length, allowance));
         }
-        let room = self.cache.budget.stream_soon(length, ahead, ROOM_PATIENCE).await?;
+        let room = self
+            .cache
+            .budget
+            .stream_soon(length, ahead, ROOM_PATIENCE)
+            .await?;
         Some(inflight::past(length, room))
     }
 

@@ -48,6 +48,15 @@ impl Incoming {
         Ok((Self { begun, room, body }, length))
     }
 
+    /// A body of which nothing was read yet, and whose length is known.
+    pub(super) fn of(body: origin::Body) -> Self {
+        Self {
+            begun: VecDeque::new(),
+            room: None,
+            body,
+        }
+    }
+
     /// What its connection may hold ready of it.
     pub(super) fn ahead_bytes(&self) -> u64 {
         self.body.ahead_bytes()

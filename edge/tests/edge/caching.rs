@@ -599,9 +599,17 @@ async fn where_there_is_no_room_even_to_stream_the_answer_says_when_to_ask_again
     let clients = all(paths.iter().map(|path| edge.get(path, &[])).collect());
     let release = async {
         // Those that find no room wait for their turn, which does not come as long as the bucket holds the others back.
-        edge.until("those without room to be told", || edge.metric("edge_no_room_total") == 5)
-            .await;
-        assert_eq!((edge.metric("edge_cache_not_stored_total{reason=\"too-large\"}"), budget.waiting()), (12, 0));
+        edge.until("those without room to be told", || {
+            edge.metric("edge_no_room_total") == 5
+        })
+        .await;
+        assert_eq!(
+            (
+                edge.metric("edge_cache_not_stored_total{reason=\"too-large\"}"),
+                budget.waiting()
+            ),
+            (12, 0)
+        );
         assert!(budget.used() <= budget.capacity(), "{}", budget.used());
         // A small body is not refused for the large ones, also now.
         assert!(edge.get("/small.txt", &[]).await.body == b"small");
@@ -619,8 +627,10 @@ async fn where_there_is_no_room_even_to_stream_the_answer_says_when_to_ask_again
             status(answer)
         );
     }
-    edge.until("everything to be given back", || edge.metric("edge_cache_in_flight_bytes") == 0)
-        .await;
+    edge.until("everything to be given back", || {
+        edge.metric("edge_cache_in_flight_bytes") == 0
+    })
+    .await;
     assert!(edge.get("/0.png", &[]).await.body == body);
     edge.stop().await;
 }
@@ -629,7 +639,7 @@ async fn where_there_is_no_room_even_to_stream_the_answer_says_when_to_ask_again
 pub(crate) fn patient(config: &mut edge::config::Config) {
     for origin in &mut config.origins {
         if let edge::config::OriginKind::S3(origin) = &mut origin.kind {
-            origin.timeouts.read = std::time::Duration::from_secs(600);
+            origin.timeouts.read = Duration::from_secs(600);
         }
     }
 }

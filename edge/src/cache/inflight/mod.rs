@@ -228,11 +228,7 @@ mod tests {
         assert!(writer.write(Bytes::from_static(b"abcd")).await);
         assert_eq!(budget.used(), 4);
         assert!(writer.write(Bytes::from_static(b"e")).await);
-        assert_eq!(
-            budget.used(),
-            4 + WINDOW_BYTES,
-            "until it has been read"
-        );
+        assert_eq!(budget.used(), 4 + WINDOW_BYTES, "until it has been read");
         assert!(joiner.join().is_none(), "nobody can join any more");
         assert_eq!(writer.whole(), Ok(None));
         writer.finish();

@@ -50,6 +50,10 @@ struct Inner {
 
 impl Inner {
     fn release(&self, bytes: u64) {
+        // Whoever got nothing gives nothing back, and wakes nobody.
+        if bytes == 0 {
+            return;
+        }
         self.used.fetch_sub(bytes, Ordering::SeqCst);
         // Looked at after the release, as whoever waits looks for room after saying so.
         if self.waiting.load(Ordering::SeqCst) > 0 {
@@ -108,19 +112,30 @@ impl Budget {
     pub fn stream(&self, length: Option<u64>, ahead: u64) -> Option<Reservation> {
         let most = WINDOW_BYTES + ahead;
         let bytes = length.map_or(most, |length| length.min(most));
-        let for_small = if bytes > SMALL_BYTES { self.capacity() / 16 } else { 0 };
+        let for_small = if bytes > SMALL_BYTES {
+            self.capacity() / 16
+        } else {
+            0
+        };
         self.within(self.capacity() - for_small, bytes, bytes)
     }
 
     /// As [`Budget::stream`], and waits for its turn when there is no room: for at most `patience`, and not when too many
     /// wait already.
-    pub async fn stream_soon(&self, length: Option<u64>, ahead: u64, patience: Duration) -> Option<Reservation> {
+    pub async fn stream_soon(
+        &self,
+        length: Option<u64>,
+        ahead: u64,
+        patience: Duration,
+    ) -> Option<Reservation> {
         if let Some(room) = self.stream(length, ahead) {
             return Some(room);
         }
         let places = usize::try_from(self.capacity() / WAITING_BYTES).unwrap_or(usize::MAX);
         let _waiting = Waiting::enter(self, places)?;
-        tokio::time::timeout(patience, self.turn(length, ahead)).await.ok()
+        tokio::time::timeout(patience, self.turn(length, ahead))
+            .await
+            .ok()
     }
 
     async fn turn(&self, length: Option<u64>, ahead: u64) -> Reservation {
@@ -321,7 +336,10 @@ mod tests {
         assert_eq!(budget.used(), 2 * WINDOW_BYTES + 384 * KIB);
         drop(first);
         let _third = budget.stream(Some(448 * KIB), 256 * KIB).unwrap();
-        assert!(budget.stream(Some(65 * KIB), 0).is_none(), "the last of it is for small ones");
+        assert!(
+            budget.stream(Some(65 * KIB), 0).is_none(),
+            "the last of it is for small ones"
+        );
         let small = budget.stream(Some(64 * KIB), 0).unwrap();
         assert!(budget.stream(Some(1), 0).is_none());
         drop((second, small));

@@ -33,8 +33,8 @@ use crate::drain::Drain;
 pub use body::Body;
 use connect::Connector;
 use fields::Fields;
-use pool::Pool;
 pub(super) use pool::AHEAD_BYTES;
+use pool::Pool;
 pub use upload::{Course, Upload, UploadFault};
 
 /// From one look at a server's health to the next.

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 
 use super::Disk;
 use super::frame::{CHUNK, FILE_HEADER, chunked, read_chunks};
+use super::growth::{Ending, Growth};
+use super::handles::is_shortage;
 use super::io::Handle;
 use super::metrics::{Damage, Operation};
 use super::queue::Job;
@@ -46,20 +48,6 @@ pub(super) struct Lying {
     pub(super) length: u64,
 }
 
-/// How far a body has been written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Growth {
-    pub(super) written: u64,
-    pub(super) end: Ending,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    Failed,
-    Open,
-    Whole,
-}
-
 /// Why a body cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
@@ -69,8 +57,8 @@ pub enum Unreadable {
     /// It is gone: evicted, or its writing was given up.
     #[error("the stored body is gone")]
     Gone,
-    /// The disk takes too long.
-    #[error("the disk takes too long")]
+    /// The disk takes too long, or no more files can be open.
+    #[error("the disk takes too long, or there is no room for an open file")]
     Slow,
 }
 
@@ -126,12 +114,11 @@ impl OnDisk {
         })
     }
 
-    /// How many bytes can be read by now.
-    pub fn ready(&self) -> u64 {
-        let known = self.length.unwrap_or(u64::MAX);
+    /// Whether the byte at `at` is there, or comes when at most `far` more have come.
+    pub fn is_near(&self, at: u64, far: u64) -> bool {
         self.growth
             .as_ref()
-            .map_or(known, |growth| growth.borrow().written)
+            .is_none_or(|growth| growth.borrow().is_near(at, far))
     }
 
     /// Begins to read.
@@ -195,7 +182,7 @@ impl BodyReader {
             Ok(Some(read)) => read?,
             Ok(None) | Err(_) => return Err(Unreadable::Slow),
         };
-        self.handle = Some(handle);
+        self.handle = handle;
         let skip = usize::try_from(from - first_chunk * CHUNK as u64).unwrap_or(usize::MAX);
         let take = usize::try_from(end - from).unwrap_or(usize::MAX);
         let mut bytes = Bytes::from(bytes);
@@ -213,16 +200,19 @@ impl BodyReader {
             return self.body.length.ok_or(Unreadable::Gone);
         };
         let grown = growth
-            .wait_for(|growth| growth.written > at || growth.end != Ending::Open)
+            .wait_for(|growth| growth.reach(at) > at || growth.end != Ending::Open)
             .await;
-        let grown = *grown.map_err(|_| Unreadable::Gone)?;
-        match grown.end {
+        let (end, reach, whole) = {
+            let grown = grown.map_err(|_| Unreadable::Gone)?;
+            (grown.end, grown.reach(at), grown.reach(0))
+        };
+        match end {
             Ending::Failed => Err(Unreadable::Gone),
-            Ending::Open => Ok(grown.written),
+            Ending::Open => Ok(reach),
             Ending::Whole => {
-                self.body.total = Some(grown.written);
-                self.body.length = Some(grown.written);
-                Ok(grown.written)
+                self.body.total = Some(whole);
+                self.body.length = Some(whole);
+                Ok(whole)
             }
         }
     }
@@ -234,10 +224,14 @@ fn fetch(
     handle: Option<Arc<Handle>>,
     first_chunk: u64,
     end: u64,
-) -> Result<(Arc<Handle>, Vec<u8>), Unreadable> {
+) -> Result<(Option<Arc<Handle>>, Vec<u8>), Unreadable> {
     let shared = &body.disk.0.shared;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Unreadable::Gone,
+        _ if is_shortage(&error) => {
+            shared.metrics.errors.inc(Operation::Read);
+            Unreadable::Slow
+        }
         _ => {
             shared.metrics.errors.inc(Operation::Read);
             shared.metrics.damaged.inc(Damage::File);
@@ -245,9 +239,9 @@ fn fetch(
             Unreadable::Damaged
         }
     };
-    let handle = match handle {
-        Some(handle) => handle,
-        None => Arc::new(shared.io.open(&body_name(body.file), false).map_err(failed)?),
+    let (handle, is_kept) = match handle {
+        Some(handle) => (handle, true),
+        None => shared.handles.open(&shared.io, body.file).map_err(failed)?,
     };
     let from = first_chunk * CHUNK as u64;
     let at = FILE_HEADER as u64 + chunked(from);
@@ -259,7 +253,7 @@ fn fetch(
         tracing::warn!(file = body.file, chunk = first_chunk, "a stored body is damaged");
         return Err(Unreadable::Damaged);
     };
-    Ok((handle, chunks))
+    Ok((is_kept.then_some(handle), chunks))
 }
 
 /// All of a body of `length` bytes; for small ones. `None` when it is not as it was written.

@@ -243,7 +243,9 @@ pub(super) const DIRECTORY_END: usize = 32;
 impl Directory {
     /// Its bytes, for a log whose records end at `end`.
     pub(super) fn encode(&self, store: u64, file: u32, end: u64) -> Vec<u8> {
-        let mut out = Out(Vec::with_capacity(self.listed.len() * LISTED_BYTES as usize + 1024));
+        let mut out = Out(Vec::with_capacity(
+            self.listed.len() * LISTED_BYTES as usize + 1024,
+        ));
         out.count(self.sites.len());
         self.sites.iter().for_each(|site| out.text(site));
         out.u64(self.position);
@@ -400,7 +402,11 @@ mod tests {
         // From the middle, as a range is read.
         let second = &bytes[CHUNK + 4..];
         assert_eq!(read_chunks(second.to_vec(), PLACE, 1).unwrap(), &body[CHUNK..]);
-        assert_eq!(read_chunks(second.to_vec(), PLACE, 0), None, "another chunk's place");
+        assert_eq!(
+            read_chunks(second.to_vec(), PLACE, 0),
+            None,
+            "another chunk's place"
+        );
         for place in elsewhere() {
             assert_eq!(read_chunks(bytes.clone(), place, 0), None, "{place:?}");
         }
@@ -410,7 +416,11 @@ mod tests {
             assert_eq!(read_chunks(flipped, PLACE, 0), None, "flipped at {at}");
         }
         assert_eq!(read_chunks(vec![0; bytes.len()], PLACE, 0), None, "zeros");
-        assert_eq!(read_chunks(bytes[..bytes.len() - 2].to_vec(), PLACE, 0), None, "cut");
+        assert_eq!(
+            read_chunks(bytes[..bytes.len() - 2].to_vec(), PLACE, 0),
+            None,
+            "cut"
+        );
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::frame::{
-    DIRECTORY_END, Directory, FILE_HEADER, Kind, LISTED_BYTES, Listed, RECORD_HEADER, RECORD_MAGIC, Record, file_header,
-    write_chunks,
+    DIRECTORY_END, Directory, FILE_HEADER, Kind, LISTED_BYTES, Listed, RECORD_HEADER, RECORD_MAGIC, Record,
+    file_header, write_chunks,
 };
 use super::index::{Slot, Unit};
 use super::io::{ENOSPC, Handle, Io};
