@@ -91,7 +91,7 @@ impl TakenUp {
                 return;
             }
         }
-        front.flush().await;
+        front.close().await;
     }
 
     /// Asks the origin for the bytes from `first` up to `end`, if it still has the same (RFC 9110 section 13.1.5: a strong

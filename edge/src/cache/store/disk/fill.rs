@@ -81,6 +81,8 @@ pub struct Front {
     /// How far it has been written.
     at: u64,
     pending: BytesMut,
+    /// Whether it has brought what it was to bring.
+    done: bool,
 }
 
 /// What is left of a body.
@@ -226,6 +228,7 @@ impl Fill {
         let Some(length) = self.length else {
             return Rest::Nothing;
         };
+        self.front.done = true;
         self.front.leave();
         let mut growth = self.filling.growth.subscribe();
         // It cannot be gone: this is whose it is.
@@ -249,6 +252,7 @@ impl Fill {
         if !self.front.flush().await {
             return None;
         }
+        self.front.done = true;
         let filling = Arc::clone(&self.filling);
         let length = filling.growth.borrow().reach(0);
         if self.length.is_some_and(|announced| announced != length) {
@@ -324,6 +328,7 @@ impl Front {
             first,
             at,
             pending: BytesMut::with_capacity(BATCH),
+            done: false,
         }
     }
 
@@ -352,6 +357,7 @@ impl Front {
                 return Taken::Failed;
             }
             if met {
+                self.done = true;
                 return Taken::Met;
             }
         }
@@ -359,7 +365,7 @@ impl Front {
     }
 
     /// Writes what is pending: the body's end, or whole chunks.
-    pub async fn flush(&mut self) -> bool {
+    async fn flush(&mut self) -> bool {
         let filling = &self.filling;
         if filling.growth.borrow().end != Ending::Open {
             return false;
@@ -396,9 +402,16 @@ impl Front {
         true
     }
 
+    /// Its source has come to its end: what is pending is written, and it is done.
+    pub async fn close(mut self) {
+        self.done = self.flush().await;
+    }
+
     fn leave(&self) {
-        let first = self.first;
-        self.filling.growth.send_modify(|growth| growth.leave(first));
+        let (first, done) = (self.first, self.done);
+        self.filling
+            .growth
+            .send_modify(|growth| growth.leave(first, done));
     }
 }
 

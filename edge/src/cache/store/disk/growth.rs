@@ -96,8 +96,12 @@ impl Growth {
         }
     }
 
-    /// Nothing more comes at what began at `first`.
-    pub(super) fn leave(&mut self, first: u64) {
+    /// Nothing more comes at what began at `first`. Unless it is `done`, it is as if it had never begun: whoever comes from
+    /// before goes on there, with a connection that has the right version.
+    pub(super) fn leave(&mut self, first: u64, done: bool) {
+        if !done {
+            self.spans.retain(|span| span.first != first || first == 0);
+        }
         if let Some(span) = self.spans.iter_mut().find(|span| span.first == first) {
             span.grows = false;
         }
@@ -149,9 +153,9 @@ mod tests {
         assert!(!growth.is_near(15, 5));
         growth.begin(100);
         assert!(growth.is_near(100, 5) && growth.is_near(104, 5) && !growth.is_near(99, 5));
-        growth.leave(100);
+        growth.leave(100, true);
         assert!(!growth.is_near(100, 5), "nobody goes on there");
-        growth.leave(0);
+        growth.leave(0, false);
         assert!(growth.is_near(9, 5) && !growth.is_near(10, 5));
     }
 
@@ -160,22 +164,25 @@ mod tests {
         let mut growth = Growth::new();
         growth.grow(0, 40);
         growth.begin(60);
+        growth.begin(70);
         growth.grow(60, 70);
-        growth.leave(60);
+        growth.leave(60, true);
+        growth.grow(70, 80);
+        assert_eq!(growth.reach(60), 80);
+        growth.leave(70, false);
+        assert_eq!((growth.limit(60), growth.reach(60)), (None, 70));
         growth.grow(0, 60);
-        growth.leave(0);
+        growth.leave(0, true);
         assert_eq!((growth.growing(), growth.gap(100)), (0, Some((70, 100))));
         assert_eq!(growth.go_on(70), Some(60));
         growth.grow(60, 100);
         assert_eq!(growth.gap(100), None);
         assert_eq!(growth.go_on(71), None);
-        // A place at which nothing came.
+        // A place at which nothing came bounds nobody.
         let mut growth = Growth::new();
         growth.begin(60);
-        growth.leave(60);
-        growth.grow(0, 60);
-        assert_eq!(growth.gap(100), Some((60, 100)));
-        assert_eq!(growth.go_on(60), Some(60));
-        assert_eq!(growth.limit(60), None);
+        assert_eq!(growth.limit(0), Some(60));
+        growth.leave(60, false);
+        assert_eq!((growth.limit(0), growth.gap(100)), (None, Some((0, 100))));
     }
 }
