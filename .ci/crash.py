@@ -39,7 +39,11 @@ SIZES |= {f"x{n}": 6_000_000 + n for n in range(3)}
 SIZES |= {"t0": 3_000}
 TOKEN = "crash-test"
 THREADS = 6
-SECONDS_MAX = float(os.environ.get("SECONDS_MAX", "420"))
+# A machine that is too slow for all rounds does fewer, but not less than these.
+SECONDS_MAX = float(os.environ.get("SECONDS_MAX", "600"))
+ROUNDS_MIN = 40
+# Nothing here is waited for longer; nothing takes so long.
+PATIENCE = 120
 
 
 def content(key, version):
@@ -136,8 +140,8 @@ class Edge:
             if self.process.poll() is not None:
                 self.log.close()
                 raise Ended(f"the edge ended with {self.process.returncode} instead of starting")
-            if time.monotonic() - began > 30:
-                raise Wrong("the edge did not start within 30 s")
+            if time.monotonic() - began > PATIENCE:
+                raise Wrong(f"the edge did not start within {PATIENCE} s")
             time.sleep(0.005)
         self.took = time.monotonic() - began
 
@@ -163,7 +167,7 @@ class Edge:
 
     def end(self):
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE)
         self.log.close()
 
 
@@ -186,6 +190,10 @@ def check(truth, connection, rng, key, tally):
     answer, body = ask(connection, f"/{key}", fields)
     with truth.lock:
         newest = truth.current[key]
+    if answer.status == 503 and answer.headers.get("Retry-After"):
+        # Told to ask again: there is little memory, and all of it is in use.
+        tally["later"] += 1
+        return
     if answer.status not in (200, 206):
         raise Wrong(f"{key}: status {answer.status}")
     part = part if answer.status == 206 else None
@@ -207,7 +215,7 @@ def purge(truth, rng):
     with truth.lock:
         truth.current[key] += 1
         version = truth.current[key]
-    connection = http.client.HTTPConnection("127.0.0.1", ADMIN, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", ADMIN, timeout=PATIENCE)
     body = json.dumps({"files": [f"cdn.test/{key}"]})
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     connection.request("POST", "/v1/purge", body, headers)
@@ -227,7 +235,7 @@ def load(truth, seed, stop, tally, wrong, purges):
             if purges and rng.random() < 0.08:
                 purge(truth, rng)
             if connection is None:
-                connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=20)
+                connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=PATIENCE)
             kind = rng.choices("smlx", (60, 25, 10, 5))[0]
             check(truth, connection, rng, rng.choice([key for key in SIZES if key[0] == kind]), tally)
         except Wrong as error:
@@ -289,7 +297,7 @@ admin = "127.0.0.1:{ADMIN}"
 tokens = [{{ name = "crash", sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}", scopes = ["purge", "read"] }}]
 purges_per_second = 100000
 [cache]
-memory = "48MiB"
+memory = "8MiB"
 object_max = "2MiB"
 disk = {{ path = "{cache}", size = "24MiB" }}
 [origin.assets]
@@ -346,7 +354,7 @@ def full_disk(folder, origin, truth, tally):
     try:
         config, log = configuration(folder, mount / "cache", origin), str(folder / "full.log")
         edge = Edge(config, log)
-        connection, rng = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=20), random.Random(SEED)
+        connection, rng = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=PATIENCE), random.Random(SEED)
         before = dict(tally)
         for key in list(SIZES) * 2:
             check(truth, connection, rng, key, tally)
@@ -354,7 +362,7 @@ def full_disk(folder, origin, truth, tally):
         if "cannot be written" not in pathlib.Path(log).read_text():
             raise Wrong(f"a full disk was not told of; {free} bytes are free")
         subprocess.run(["mount", "-o", "remount,size=64m", str(mount)], check=True)
-        end = time.monotonic() + 40
+        end = time.monotonic() + PATIENCE
         while "can be written again" not in pathlib.Path(log).read_text():
             if time.monotonic() > end:
                 raise Wrong("the disk has room again, and is not written")
@@ -385,7 +393,7 @@ def exact_points(config, log, truth, rng, tally):
         if found := panics(log):
             raise Wrong(f"killed before {call} {number}: {found[0]}")
     edge = Edge(config, log)
-    connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=PATIENCE)
     for key in SIZES:
         check(truth, connection, rng, key, tally)
     edge.kill()
@@ -401,14 +409,14 @@ def alive_under(before, config, log, truth, rng, keys, tally):
     except Ended:
         return True
     try:
-        connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=PATIENCE)
         for key in rng.sample(keys, 25):
             check(truth, connection, rng, key, tally)
             if rng.random() < 0.3:
                 purge(truth, rng)
     except (OSError, http.client.HTTPException):
         # It is gone, or about to be.
-        edge.process.wait(timeout=20)
+        edge.process.wait(timeout=PATIENCE)
     died = edge.process.poll() is not None
     edge.kill()
     return died
@@ -433,7 +441,7 @@ def clock_steps(folder, config, log, truth, rng, tally):
         edge = Edge(config, log, environment=environment)
         for step in (start, "-2d", "+2d", "-400d", "+0"):
             stamp.write_text(step + "\n")
-            connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", PLAIN, timeout=PATIENCE)
             for key in keys * 2:
                 check(truth, connection, rng, key, tally)
                 answer, _ = ask(connection, f"/{key}")
@@ -455,7 +463,7 @@ def renewed(truth, connection, key, when):
     with truth.lock:
         truth.current[key] += 1
         version = truth.current[key]
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while True:
         _, body = ask(connection, f"/{key}")
         if body == truth.body(key, version):
@@ -478,14 +486,15 @@ def main():
     PLAIN, ADMIN = free_port(), free_port()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="portico-crash-"))
     began, code = time.monotonic(), 0
-    tally, starts, damages = {"hit": 0, "disk": 0, "miss": 0}, [], 0
+    tally, starts, damages = {"hit": 0, "disk": 0, "miss": 0, "later": 0}, [], 0
     try:
         cache, log = folder / "cache", str(folder / "edge.log")
         config = configuration(folder, cache, server.server_address[1])
         damaged, done = "no damage", 0
         for number in range(ROUNDS):
-            if time.monotonic() - began > SECONDS_MAX:
-                raise Wrong(f"only {number} of {ROUNDS} rounds in {SECONDS_MAX:.0f} s")
+            if time.monotonic() - began > SECONDS_MAX and number >= ROUNDS_MIN:
+                print(f"  this machine does {number} of {ROUNDS} rounds in {SECONDS_MAX:.0f} s")
+                break
             starts.append(one_round(number, truth, rng, config, log, cache, tally, damaged))
             done, damaged = number + 1, "no damage"
             if rng.random() < 0.35:
@@ -494,8 +503,10 @@ def main():
         print(f"  {done} rounds, {damages} with damage: {sum(tally.values())} answers, all right: {tally}")
         starts.sort()
         print(f"  ready after {starts[len(starts) // 2]:.3f} s (median), {starts[-1]:.3f} s (longest)")
-        if ROUNDS >= 50 and not tally["disk"]:
+        if done >= ROUNDS_MIN and not tally["disk"]:
             raise Wrong("nothing was ever answered from disk: this tests nothing")
+        if tally["later"] > sum(tally.values()) // 10:
+            raise Wrong("one answer of ten was none: this tests too little")
         exact_points(config, log, truth, rng, tally)
         clock_steps(folder, config, log, truth, rng, tally)
         full_disk(folder, server.server_address[1], truth, tally)

@@ -104,6 +104,20 @@ pub(crate) static EDGE: Kind = Kind {
     mark: Mark::CacheStatus,
 };
 
+/// The same with a disk tier, whose hits are measured beside nginx's.
+pub(crate) static EDGE_DISK: Kind = Kind {
+    name: "edge-disk",
+    programs: &[Program {
+        name: "edge",
+        version: &["--version"],
+        package: Package::Own,
+    }],
+    files: &[("edge.toml", include_str!("../../peers/edge/disk.toml"))],
+    commands: &[(0, &["run", "-c", "@dir@/edge.toml"])],
+    way: Way::Cache,
+    mark: Mark::CacheStatus,
+};
+
 const NGINX: Program = Program {
     name: "nginx",
     version: &["-v"],

@@ -5,7 +5,7 @@ mod kinds;
 mod server;
 
 pub(crate) use find::{Programs, find_edge, on_path};
-pub(crate) use kinds::{KINDS, Kind, Way};
+pub(crate) use kinds::{EDGE_DISK, KINDS, Kind, Way};
 
 use kinds::EDGE;
 pub(crate) use server::{Certificate, Ground, Server};

@@ -27,6 +27,8 @@ pub(crate) struct Scale {
     pub(crate) again_max: usize,
     /// Connections that stay idle.
     pub(crate) idle: usize,
+    /// Connections of the clients of `latency` and `real`.
+    pub(crate) connections: usize,
     /// Requests in each second, where the rate is fixed.
     pub(crate) rate: f64,
     /// Tenants that are known.
@@ -50,6 +52,7 @@ impl Scale {
             patience: Duration::from_secs(60),
             again_max: 3,
             idle: 10_000,
+            connections: 100,
             rate: 20_000.0,
             tenants: 1_000_000,
             storm: 1000,
@@ -66,7 +69,8 @@ impl Scale {
             seconds: 0.3,
             patience: Duration::ZERO,
             again_max: 0,
-            idle: 100,
+            idle: 50,
+            connections: 20,
             rate: 500.0,
             tenants: 300,
             storm: 50,

@@ -9,18 +9,18 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::Exchange;
+use super::front::Large;
 use super::incoming::Incoming;
 use super::intake::{self, Provenance};
 use super::lookup::Stale;
 use super::message::Request;
 use super::order::Order;
 use super::partial::{self, Around};
-use super::tier::Large;
 use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::policy::freshness::Times;
 use crate::cache::policy::storability::NotStored;
-use crate::cache::store::{Head, Reservation, StoredResponse};
+use crate::cache::store::{Head, ROOM_PATIENCE, Reservation, StoredResponse};
 use crate::origin::{self, Answer};
 
 /// How long a failure is remembered, so that a broken origin is not asked once per request.
@@ -283,15 +283,16 @@ impl Exchange {
         let head = Arc::new(judged.head);
         let allowance = judged.verdict.and_then(|()| self.allowance(length));
         let is_large = judged.verdict.is_ok() && allowance.is_err() && around.len() == 0;
-        if is_large && let Some(fill) = self.room_on_disk(&head, length).await {
+        if is_large && let Some(fill) = self.room_on_disk(&head, length, body.ahead_bytes()).await {
             return self.take_to_disk(order, head, (body, length), fill, leader).await;
         }
         let not_stored = allowance.as_ref().err().copied();
         if let Some(why) = not_stored {
             self.metrics().not_stored.inc(why);
         }
-        let Some((mut writer, joiner)) = self.open(length, allowance.ok()) else {
+        let Some((mut writer, joiner)) = self.open(length, allowance.ok(), body.ahead_bytes()).await else {
             drop(body);
+            self.metrics().no_room.inc();
             return self.hold_failure(leader, over_budget()).await;
         };
         let own = not_stored.and_then(|_| joiner.join());
@@ -330,11 +331,20 @@ impl Exchange {
     }
 
     /// Opens a body that is kept within `allowance`, or else streams past; `None` when there is no room even for that.
-    fn open(&self, length: Option<u64>, allowance: Option<Reservation>) -> Option<(Writer, Joiner)> {
+    async fn open(
+        &self,
+        length: Option<u64>,
+        allowance: Option<Reservation>,
+        ahead: u64,
+    ) -> Option<(Writer, Joiner)> {
         if allowance.is_some() {
             return Some(inflight::open(length, allowance));
         }
-        let room = self.cache.budget.stream(length)?;
+        let room = self
+            .cache
+            .budget
+            .stream_soon(length, ahead, ROOM_PATIENCE)
+            .await?;
         Some(inflight::past(length, room))
     }
 

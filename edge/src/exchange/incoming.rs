@@ -48,6 +48,20 @@ impl Incoming {
         Ok((Self { begun, room, body }, length))
     }
 
+    /// A body of which nothing was read yet, and whose length is known.
+    pub(super) fn of(body: origin::Body) -> Self {
+        Self {
+            begun: VecDeque::new(),
+            room: None,
+            body,
+        }
+    }
+
+    /// What its connection may hold ready of it.
+    pub(super) fn ahead_bytes(&self) -> u64 {
+        self.body.ahead_bytes()
+    }
+
     /// The next chunk; `None` at a clean end.
     pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
         match self.begun.pop_front() {

@@ -9,6 +9,7 @@ mod confirm;
 pub mod error;
 pub mod fetch;
 mod fill;
+mod front;
 mod head;
 mod incoming;
 mod inspect;
@@ -327,7 +328,8 @@ impl Exchange {
                         .await;
                 }
                 let arriving = match order::of_large(&request, &arriving) {
-                    Some(range) => self.fetch_range(order, range, &request, arriving).await,
+                    Some((_, first)) if arriving.comes_at(first) => arriving,
+                    Some((range, _)) => self.fetch_range(order, range, &request, arriving).await,
                     None => arriving,
                 };
                 self.pass_on(request, routed, arriving, forwarded).await

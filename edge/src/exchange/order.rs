@@ -150,7 +150,8 @@ fn told(request: &Request, routed: &Routed) -> HeaderMap {
 }
 
 /// The single range that `request` asks of a body too large to be kept: the origin is asked for that alone.
-pub(super) fn of_large(request: &Request, arriving: &Arriving) -> Option<AskedRange> {
+/// Its first byte comes with it.
+pub(super) fn of_large(request: &Request, arriving: &Arriving) -> Option<(AskedRange, u64)> {
     let may_be_asked_alone = arriving.not_stored == Some(NotStored::TooLarge) || arriving.goes_to_disk();
     if !may_be_asked_alone || request.method != Method::GET {
         return None;
@@ -166,10 +167,13 @@ pub(super) fn of_large(request: &Request, arriving: &Arriving) -> Option<AskedRa
     match range::select(asked, arriving.length?) {
         // It will be there before long.
         Selection::Single(part) if arriving.goes_to_disk() && !arriving.is_far(part.start) => None,
-        Selection::Single(part) => Some(AskedRange::From {
-            first: part.start,
-            last: Some(part.end - 1),
-        }),
+        Selection::Single(part) => {
+            let range = AskedRange::From {
+                first: part.start,
+                last: Some(part.end - 1),
+            };
+            Some((range, part.start))
+        }
         _ => None,
     }
 }

@@ -167,7 +167,7 @@ impl Exchange {
         let (writer, joiner) = if kept {
             inflight::open(None, self.cache.budget.keep(0, self.cache.object_bytes_max))
         } else {
-            inflight::past(None, self.cache.budget.stream(None)?)
+            inflight::past(None, self.cache.budget.stream(None, 0)?)
         };
         let reader = joiner.join()?;
         jobs.insert((head.id, coding), joiner);

@@ -201,6 +201,8 @@ pub struct Metrics {
     pub stored: Counter,
     /// Responses that did not, by reason.
     pub not_stored: Family<NotStored>,
+    /// Bodies that found no room even to stream past.
+    pub no_room: Counter,
     /// Revalidations that were not begun, as too many were under way.
     pub revalidations_skipped: Counter,
     /// Coded forms that were made.
@@ -224,6 +226,10 @@ impl Metrics {
             ),
             stored: registry.counter("edge_cache_stored_total", "Responses stored."),
             not_stored: registry.family("edge_cache_not_stored_total", "Responses not stored, by reason."),
+            no_room: registry.counter(
+                "edge_no_room_total",
+                "Bodies refused, for the memory cap had no room to pass them on.",
+            ),
             revalidations_skipped: registry.counter(
                 "edge_revalidations_skipped_total",
                 "Background revalidations over the limit.",

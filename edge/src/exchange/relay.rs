@@ -21,6 +21,7 @@ use super::{Exchange, respond};
 use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
 use crate::cache::status::{Forward, Handling, Outcome, Status};
+use crate::cache::store::ROOM_PATIENCE;
 use crate::fields::dates;
 use crate::origin::http::{Course, Upload, UploadFault};
 use crate::origin::{self, Origin, Relay};
@@ -118,7 +119,9 @@ impl Exchange {
             exchange.invalidate(&site, &key, (&method, &host), answered).await;
             let is_empty = matches!(answer.body, origin::Body::Empty);
             let length = answer.length.filter(|_| !is_empty);
-            let Some(room) = exchange.cache.budget.stream(length) else {
+            let (budget, ahead) = (&exchange.cache.budget, answer.body.ahead_bytes());
+            let Some(room) = budget.stream_soon(length, ahead, ROOM_PATIENCE).await else {
+                exchange.metrics().no_room.inc();
                 return drop(tell.send(Err(fetch::over_budget())));
             };
             let (writer, joiner) = inflight::past(length, room);

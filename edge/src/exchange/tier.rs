@@ -7,10 +7,10 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::header::{CONTENT_RANGE, ETAG};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::fetch::{self, Arriving, Leading};
+use super::front::{Large, TakenUp};
 use super::incoming::Incoming;
 use super::order::Order;
 use super::{Exchange, intake};
@@ -18,20 +18,20 @@ use crate::cache::collapse::{Collapse, Landing};
 use crate::cache::epoch::Standing;
 use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
-use crate::cache::store::disk::{Fill, Loaded, Unreadable};
+use crate::cache::store::disk::{Fill, Loaded, Rest, Taken, Unreadable};
 use crate::cache::store::{Content, Disk, Form, Head, OnDisk, Reservation, StoredResponse};
-use crate::origin::{Ask, AskedRange};
 
 /// What is on its way from the disk to memory, by key: it is read once, however many ask.
 pub type Promotions = Collapse<(), bool, ()>;
 
-/// A range that begins so far beyond what has come of a large body is asked for alone, instead of waiting for it.
-const FAR_BYTES: u64 = 8 * 1024 * 1024;
+/// A range that begins so far beyond what has come of a large body does not wait for it: the body comes there as well.
+pub(super) const FAR_BYTES: u64 = 8 * 1024 * 1024;
 
-/// What a body on its way to the disk takes of the memory: the pieces that its connection holds, and those to be written.
-const FILL_BYTES: u64 = 1536 * 1024;
+/// What a body on its way to the disk takes of the memory besides what its connection holds: a batch that is gathered, one that
+/// is written, and its chunks with their checksums.
+pub(super) const FILL_BYTES: u64 = 768 * 1024;
 
-/// What a body that is read from the disk takes: its window, and the piece that was read last.
+/// What a body that is read from the disk takes: its window, and two pieces of 128 KiB, one read and one being read.
 const READ_BYTES: u64 = 512 * 1024;
 
 impl Exchange {
@@ -144,12 +144,18 @@ impl Exchange {
 
     /// Room on the disk for a body that is too large for memory. Only for one that could be taken up again by its entity
     /// tag: else a fault of the disk would break the answer.
-    pub(super) async fn room_on_disk(&self, head: &Head, length: Option<u64>) -> Option<(Fill, Reservation)> {
+    pub(super) async fn room_on_disk(
+        &self,
+        head: &Head,
+        length: Option<u64>,
+        ahead: u64,
+    ) -> Option<(Fill, Reservation)> {
         let disk = self.cache.disk.as_ref()?;
         if head.status != StatusCode::OK || head.part.is_some() || !is_strong(head.etag.as_ref()) {
             return None;
         }
-        let room = self.cache.budget.reserve(FILL_BYTES, FILL_BYTES)?;
+        let bytes = FILL_BYTES + ahead;
+        let room = self.cache.budget.reserve(bytes, bytes)?;
         Some((disk.fill(length).await?, room))
     }
 
@@ -167,22 +173,17 @@ impl Exchange {
             key: order.key.clone(),
             head: Arc::clone(&head),
             body: fill.body(length),
+            places: fill.places(),
+            ahead: body.ahead_bytes(),
         };
+        let taken_up = large.taken_up();
         leader.arriving(Arc::new(Arriving::to_disk(large, Arc::clone(&head), length)));
-        let mut written = 0;
-        while let Some(chunk) = body.chunk().await {
-            let Ok(chunk) =
-                chunk.inspect_err(|error| tracing::warn!(%error, written, "the origin's body broke"))
-            else {
-                // Those who read it are told, and go on by themselves as far as the origin lets them.
-                return leader.leave();
-            };
-            written += chunk.len() as u64;
-            if !fill.write(chunk).await {
-                return leader.leave();
-            }
+        // Those who read it are told when it breaks, and go on by themselves as far as the origin lets them.
+        if !fill_from(&mut fill, &mut body).await {
+            return leader.leave();
         }
-        if length.is_some_and(|length| length != written) {
+        drop(body);
+        if !complete(&mut fill, &taken_up).await {
             return leader.leave();
         }
         if let Some(on_disk) = fill.finish(&order.key, &fetch::for_all(&head)).await {
@@ -195,6 +196,41 @@ impl Exchange {
         }
         leader.leave();
     }
+}
+
+/// Brings what is missing of a body that came at several places, of which some were left. Whether it is whole.
+async fn complete(fill: &mut Fill, taken_up: &TakenUp) -> bool {
+    loop {
+        let (first, end) = match fill.rest().await {
+            Rest::Nothing => return true,
+            Rest::Failed => return false,
+            Rest::Gap { first, end } => (first, end),
+        };
+        let Ok((answer, 0)) = taken_up.ask(first, Some(end)).await else {
+            return false;
+        };
+        if !fill_from(fill, &mut Incoming::of(answer.body)).await {
+            return false;
+        }
+    }
+}
+
+/// Writes a body to the disk, until its end or where it has come already. `false` when it broke.
+async fn fill_from(fill: &mut Fill, body: &mut Incoming) -> bool {
+    let mut written = 0;
+    while let Some(chunk) = body.chunk().await {
+        let chunk = chunk.inspect_err(|error| tracing::warn!(%error, written, "the origin's body broke"));
+        let Ok(chunk) = chunk else {
+            return false;
+        };
+        written += chunk.len() as u64;
+        match fill.write(chunk).await {
+            Taken::On => {}
+            Taken::Met => return true,
+            Taken::Failed => return false,
+        }
+    }
+    written > 0
 }
 
 impl Arriving {
@@ -216,9 +252,14 @@ impl Arriving {
         self.large.is_some()
     }
 
-    /// Whether the byte at `first` is so far from what has come that it is better asked for alone.
+    /// Whether the byte at `first` is so far from what has come that it is better asked for by itself.
     pub(super) fn is_far(&self, first: u64) -> bool {
         self.large.as_ref().is_some_and(|large| large.is_far(first))
+    }
+
+    /// Has a large body come at the byte `first` as well, for all who ask for it. `false` when that cannot be.
+    pub(super) fn comes_at(&self, first: u64) -> bool {
+        self.large.as_ref().is_some_and(|large| large.comes_at(first))
     }
 }
 
@@ -229,30 +270,8 @@ pub(super) fn is_on_disk(stored: &StoredResponse) -> bool {
         .is_some_and(|form| form.body.in_memory().is_none())
 }
 
-fn is_strong(etag: Option<&HeaderValue>) -> bool {
+pub(super) fn is_strong(etag: Option<&HeaderValue>) -> bool {
     etag.is_some_and(|etag| !etag.as_bytes().starts_with(b"W/"))
-}
-
-/// A body on its way to the disk, for those who read it meanwhile.
-#[derive(Debug)]
-pub(super) struct Large {
-    exchange: Arc<Exchange>,
-    key: Key,
-    head: Arc<Head>,
-    body: OnDisk,
-}
-
-impl Large {
-    /// A reader of it.
-    pub(super) fn reader(&self) -> Option<Reader> {
-        self.exchange
-            .read_from_disk(&self.key, &self.head, "", &self.body)
-    }
-
-    /// Whether the byte at `first` is far from what has come.
-    pub(super) fn is_far(&self, first: u64) -> bool {
-        first > self.body.ready().saturating_add(FAR_BYTES)
-    }
 }
 
 /// A stored body that is being sent, and where to go on if it cannot be read on.
@@ -307,48 +326,17 @@ impl DiskSource {
         }
     }
 
-    /// The fields of the request that the response was chosen by.
-    fn varied(&self) -> HeaderMap {
-        let fields = self.head.vary.iter().flat_map(|vary| vary.fields());
-        let known = fields.filter_map(|(name, value)| {
-            let value = HeaderValue::from_bytes(value?).ok()?;
-            Some((name.clone(), value))
-        });
-        known.collect()
-    }
-
-    /// Goes on with the origin's own bytes from `at`, if it still has the same (RFC 9110 section 13.1.5: a strong entity tag
-    /// names the very bytes).
+    /// Goes on with the origin's own bytes from `at`, if it still has the same.
     async fn resume(&self, writer: &mut Writer, at: u64, end: Option<u64>) -> Result<(), Broken> {
-        let routes = self.exchange.routes();
-        let origin = routes.origins.find(self.key.origin()).filter(|_| self.is_own);
-        let origin = origin
-            .filter(|_| is_strong(self.head.etag.as_ref()))
-            .ok_or(Broken::Disk)?;
-        let range = AskedRange::From {
-            first: at,
-            last: end.map(|end| end.saturating_sub(1)),
-        };
-        let ask = Ask {
-            path: self.key.path().to_owned(),
-            query: self.key.query().map(str::to_owned),
-            site: self.key.host().to_owned(),
-            fields: self.varied(),
-            range: Some(range),
-            ..Ask::default()
-        };
-        let answer = origin.fetch(ask).await.map_err(|error| {
-            tracing::warn!(key = self.key.as_str(), %error, "a stored body could not be taken up from the origin");
-            Broken::Disk
-        })?;
-        if answer.headers.get(ETAG) != self.head.etag.as_ref() {
+        if !self.is_own {
             return Err(Broken::Disk);
         }
-        let mut skip = match answer.status {
-            StatusCode::PARTIAL_CONTENT if begins_at(answer.headers.get(CONTENT_RANGE), at) => 0,
-            StatusCode::OK => at,
-            _ => return Err(Broken::Disk),
+        let taken_up = TakenUp {
+            exchange: Arc::clone(&self.exchange),
+            key: self.key.clone(),
+            head: Arc::clone(&self.head),
         };
+        let (answer, mut skip) = taken_up.ask(at, end).await?;
         let mut left = end.map(|end| end - at);
         let mut body = answer.body;
         while left != Some(0) {
@@ -369,9 +357,4 @@ impl DiskSource {
         }
         Ok(())
     }
-}
-
-fn begins_at(content_range: Option<&HeaderValue>, first: u64) -> bool {
-    let value = content_range.and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| value.starts_with(&format!("bytes {first}-")))
 }

@@ -138,6 +138,15 @@ impl Body {
             Self::S3(body) => body.chunk().await,
         }
     }
+
+    /// What its connection may hold ready of it, at most: a piece that was handed over, and one that is being read.
+    pub fn ahead_bytes(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Http(_) => http::AHEAD_BYTES,
+            Self::S3(_) => s3::AHEAD_BYTES,
+        }
+    }
 }
 
 /// Every origin of a configuration, by name.

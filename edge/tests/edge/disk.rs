@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edge::cache::epoch::{Purge, Url};
-use edge::cache::store::disk::{ENOSPC, Failing, Fault as DiskFault, Op};
+use edge::cache::store::disk::{EMFILE, ENOSPC, Failing, Fault as DiskFault, Op};
 use edge::config::{self, Config};
 use origin_sync::bucket::{Barrier, Fault, Rule};
 use tempfile::TempDir;
@@ -21,6 +21,7 @@ const LARGE: usize = 3_000_000;
 fn on_disk(folder: &Path) -> impl FnOnce(&mut Config) + use<> {
     let path = PathBuf::from(folder);
     move |config| {
+        crate::caching::patient(config);
         config.cache.memory_bytes = 8 * MIB;
         config.cache.object_bytes_max = 256 * 1024;
         config.cache.disk = Some(config::Disk {
@@ -317,6 +318,55 @@ async fn a_disk_that_fills_up_fails_no_answer() {
     }
     assert!(edge.metric("edge_disk_errors_total{operation=\"write\"}") > 0);
     assert_eq!(edge.metric("edge_disk_working"), 0);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_more_files_can_be_open_answers_come_from_the_origin_and_the_cache_stays() {
+    let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
+    bucket.put("small.js", body(1, 20_000), "max-age=600").await;
+    bucket.put("large.bin", body(2, LARGE), "max-age=600").await;
+    let expected = [("/small.js", body(1, 20_000)), ("/large.bin", body(2, LARGE))];
+    let edge = start(&bucket, folder.path()).await;
+    for (path, body) in &expected {
+        assert!(edge.get(path, &[]).await.body == *body, "{path}");
+    }
+    settle(&edge).await;
+    edge.stop().await;
+    let edge = start(&bucket, folder.path()).await;
+    let disk = edge.exchange().cache().disk.clone().unwrap();
+    for name in [".log", ".body"] {
+        disk.faults().add(DiskFault {
+            op: Op::Open,
+            name,
+            failing: Failing::Error(EMFILE),
+            after: 0,
+            times: u32::MAX,
+        });
+    }
+    for (path, body) in &expected {
+        let answer = edge.get(path, &[]).await;
+        assert!(answer.status == 200 && answer.body == *body, "{path}");
+    }
+    edge.until("the fetches", || edge.exchange().cache().flights.is_empty())
+        .await;
+    for what in ["body", "file", "record"] {
+        let damaged = edge.metric(&format!("edge_disk_damaged_total{{what=\"{what}\"}}"));
+        assert_eq!(damaged, 0, "{what}");
+    }
+    assert!(edge.metric("edge_disk_errors_total{operation=\"read\"}") > 0);
+    disk.faults().clear();
+    edge.stop().await;
+    // What it had is still there.
+    let asked = bucket.log().len();
+    let edge = start(&bucket, folder.path()).await;
+    let answer = edge.get("/large.bin", &[]).await;
+    assert!(
+        answer.body == body(2, LARGE) && status(&answer).ends_with("; detail=disk"),
+        "{}",
+        status(&answer)
+    );
+    assert_eq!(bucket.log().len(), asked);
     edge.stop().await;
 }
 

@@ -32,6 +32,7 @@ async fn start(bucket: &TestBucket, folder: Option<&Path>) -> TestEdge {
         config.cache.memory_bytes = 8 * MIB;
         config.cache.object_bytes_max = 256 * 1024;
         config.cache.disk = disk;
+        crate::caching::patient(config);
     })
     .await
 }
@@ -67,7 +68,8 @@ async fn a_range_far_into_a_cold_body_does_not_wait_for_all_before_it() {
     );
     let asked = bucket.asked("large.bin");
     assert_eq!(asked.len(), 2);
-    assert_eq!(asked[1].range.as_deref(), Some("bytes=20000000-20099999"));
+    // From the chunk in which it begins, and to the end: the fetch of the whole leaves that to it.
+    assert_eq!(asked[1].range.as_deref(), Some("bytes=19988480-"));
     barrier.release();
     settle(&edge).await;
     let again = edge
@@ -76,6 +78,89 @@ async fn a_range_far_into_a_cold_body_does_not_wait_for_all_before_it() {
     assert!(again.body == far.body && again.field("cache-status").unwrap().ends_with("detail=disk"));
     assert!(edge.get("/large.bin", &[]).await.body == whole);
     assert_eq!(bucket.asked("large.bin").len(), 2, "the whole was fetched once");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_ask_for_different_ranges_of_a_cold_body_fetch_no_byte_twice() {
+    let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
+    let whole = body(1);
+    bucket.put("large.bin", whole.clone(), "max-age=600").await;
+    let edge = start(&bucket, Some(folder.path())).await;
+    let barrier = Barrier::new();
+    bucket.fault(
+        Rule::new(Fault::HoldBodyUntil(1_000_000, barrier.clone()))
+            .key("large.bin")
+            .times(1),
+    );
+    let range = async |first: usize, last: usize| {
+        let asked = format!("bytes={first}-{last}");
+        let answer = edge.get("/large.bin", &[("range", asked.as_str())]).await;
+        assert!(
+            answer.status == 206 && answer.body == whole[first..=last],
+            "{asked}"
+        );
+    };
+    range(0, 99_999).await;
+    // Far ahead, within what comes there by then, and between both: up to where the one before began.
+    let far = Barrier::new();
+    bucket.fault(
+        Rule::new(Fault::HoldBodyUntil(1_000_000, far.clone()))
+            .key("large.bin")
+            .times(1),
+    );
+    range(20_000_000, 20_099_999).await;
+    let (beyond, ()) = tokio::join!(range(21_500_000, 21_599_999), async {
+        range(20_050_000, 20_149_999).await;
+        far.release();
+    });
+    let () = beyond;
+    range(12_000_000, 12_099_999).await;
+    let asked = || -> Vec<_> {
+        let seen = bucket.asked("large.bin");
+        seen.into_iter()
+            .map(|seen| seen.range.unwrap_or_default())
+            .collect()
+    };
+    assert_eq!(asked(), ["", "bytes=19988480-", "bytes=11993088-19988479"]);
+    barrier.release();
+    assert!(edge.get("/large.bin", &[]).await.body == whole);
+    settle(&edge).await;
+    assert_eq!(asked().len(), 3, "the whole was made of what had come");
+    edge.stop().await;
+    let edge = start(&bucket, Some(folder.path())).await;
+    let again = edge.get("/large.bin", &[]).await;
+    assert!(again.body == whole && again.field("cache-status").unwrap().ends_with("detail=disk"));
+    assert_eq!(bucket.asked("large.bin").len(), 3);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_far_into_a_cold_body_is_made_good_by_the_fetch_of_the_whole() {
+    let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
+    let whole = body(6);
+    bucket.put("large.bin", whole.clone(), "max-age=600").await;
+    let edge = start(&bucket, Some(folder.path())).await;
+    let barrier = Barrier::new();
+    bucket.fault(
+        Rule::new(Fault::HoldBodyUntil(1_000_000, barrier.clone()))
+            .key("large.bin")
+            .times(1),
+    );
+    let first = edge.get("/large.bin", &[("range", "bytes=0-99999")]).await;
+    assert!(first.body == whole[..100_000]);
+    // Whoever is asked for the far end says that it is another version's, as often as it is asked.
+    bucket.fault(Rule::new(Fault::WrongEtag).times(1));
+    let far = edge.get("/large.bin", &[("range", "bytes=20000000-20099999")]);
+    let release = async {
+        bucket.until_asked("large.bin", 2).await;
+        barrier.release();
+    };
+    let (far, ()) = tokio::join!(far, release);
+    assert!(far.status == 206 && far.body == whole[20_000_000..20_100_000]);
+    settle(&edge).await;
+    let again = edge.get("/large.bin", &[]).await;
+    assert!(again.body == whole && again.field("cache-status").unwrap().ends_with("detail=disk"));
     edge.stop().await;
 }
 

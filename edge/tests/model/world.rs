@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge::cache::epoch::{self, Prefix, Url};
+use edge::cache::store::StoredResponse;
 use edge::cache::tag::Tag;
 use edge::clock::{Clock, Timestamp};
 use edge::config::{self, OriginKind};
@@ -85,9 +86,9 @@ pub(crate) fn in_folder(key: u8) -> bool {
     key < 3
 }
 
-/// The key of a path; the last of all for a path that is none.
-pub(crate) fn key_of(path: &str) -> u8 {
-    (0..KEYS).find(|key| self::path(*key) == path).unwrap_or(KEYS - 1)
+/// The key of a path, if it is the path of one.
+pub(crate) fn key_of(path: &str) -> Option<u8> {
+    (0..KEYS).find(|key| self::path(*key) == path)
 }
 
 /// The content of a version: of its own length, and unlike any other.
@@ -242,6 +243,7 @@ impl World {
     }
 
     async fn asks(&mut self, ask: &Ask, count: usize) -> Result<(), String> {
+        let before = self.held(ask.key);
         let mut under_way = Vec::new();
         for _ in 0..count {
             let (exchange, ask, now) = (Arc::clone(self.exchange()), ask.clone(), self.clock.now());
@@ -284,7 +286,9 @@ impl World {
             self.oracle.forget_promises();
         }
         let got: Vec<Got> = seen.into_iter().map(|seen| seen.got).collect();
-        self.oracle.judge(ask, &contacts, &got, slow)?;
+        self.oracle
+            .judge(ask, &contacts, &got, slow)
+            .map_err(|what| format!("{what}\nheld before: {before}\nheld now: {}", self.held(ask.key)))?;
         self.oracle.tidy();
         let memory = &self.exchange().cache().memory;
         let budget = &self.exchange().cache().budget;
@@ -296,6 +300,26 @@ impl World {
             ));
         }
         Ok(())
+    }
+
+    /// What the node holds under a key, and how that stands towards the purges.
+    fn held(&self, key: u8) -> String {
+        let routes = self.exchange().routes();
+        let site = routes.router.route(HOST).expect("the node has one site");
+        let key = site.key(&path(key), None).expect("a good path");
+        let cache = self.exchange().cache();
+        let of = |stored: &Arc<StoredResponse>| {
+            let head = &stored.head;
+            let standing = cache.epochs.judge(&key, &head.tags, head.position);
+            let number = head.origin_fields.get("x-number");
+            format!(
+                "{number:?} since {:?}: {standing:?}, {:?}",
+                head.position, head.lifetime.fresh
+            )
+        };
+        let held = cache.memory.find(&key);
+        let held: Vec<_> = held.iter().flat_map(|held| held.variants()).map(of).collect();
+        format!("{held:?} at {:?}", cache.epochs.now())
     }
 
     fn count(&mut self, contacts: &[Contact], answers: usize) {

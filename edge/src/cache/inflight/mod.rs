@@ -86,7 +86,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::cache::store::{Budget, STREAM_BYTES};
+    use crate::cache::store::{Budget, WINDOW_BYTES};
 
     fn kept(length: Option<u64>) -> (Writer, Joiner) {
         open(length, Budget::new(1 << 20).reserve(0, 1 << 20))
@@ -196,6 +196,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_long_chunk_streams_past_in_pieces_that_do_not_hold_it() {
+        let (mut writer, joiner) = open(None, None);
+        let mut reader = joiner.join().unwrap();
+        let long: Vec<u8> = (0..1_000_000).map(|at| (at / 251 + at * 7) as u8).collect();
+        let whole = Bytes::from(long.clone());
+        let began = whole.as_ptr();
+        let written = async {
+            assert!(writer.write(whole).await);
+            writer.finish();
+        };
+        let read = async {
+            let mut all = Vec::new();
+            while let Some(piece) = reader.chunk().await {
+                let piece = piece.unwrap();
+                assert!(piece.len() <= 64 * 1024, "{}", piece.len());
+                assert!(piece.as_ptr() != began, "a copy");
+                all.extend_from_slice(&piece);
+            }
+            all
+        };
+        let ((), all) = tokio::join!(written, read);
+        assert!(all == long);
+    }
+
+    #[tokio::test]
     async fn a_body_that_outgrows_its_allowance_streams_past() {
         let budget = Budget::new(4);
         let (mut writer, joiner) = open(None, budget.reserve(0, 100));
@@ -203,11 +228,7 @@ mod tests {
         assert!(writer.write(Bytes::from_static(b"abcd")).await);
         assert_eq!(budget.used(), 4);
         assert!(writer.write(Bytes::from_static(b"e")).await);
-        assert_eq!(
-            budget.used(),
-            4 + 2 * state::WINDOW_BYTES,
-            "until it has been read"
-        );
+        assert_eq!(budget.used(), 4 + WINDOW_BYTES, "until it has been read");
         assert!(joiner.join().is_none(), "nobody can join any more");
         assert_eq!(writer.whole(), Ok(None));
         writer.finish();
@@ -264,15 +285,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_room_of_a_stream_past_is_given_back_by_the_last_who_reads_it() {
-        let budget = Budget::new(STREAM_BYTES);
-        let (mut writer, joiner) = past(Some(3), budget.stream(None).unwrap());
+        let budget = Budget::new(2 * WINDOW_BYTES);
+        let room = || budget.stream(None, WINDOW_BYTES / 2);
+        let (mut writer, joiner) = past(Some(3), room().unwrap());
         let reader = joiner.join().unwrap();
         drop(joiner);
-        assert!(budget.stream(None).is_none());
+        assert!(room().is_none());
         assert!(writer.write(Bytes::from_static(b"abc")).await);
         writer.finish();
-        assert!(budget.stream(None).is_none());
+        assert!(room().is_none());
         assert_eq!(drained(reader).await.unwrap(), b"abc");
-        assert!(budget.stream(None).is_some());
+        assert!(room().is_some());
     }
 }

@@ -6,13 +6,13 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::Broken;
-use crate::cache::store::Reservation;
+use crate::cache::store::{self, Reservation};
 
 /// How far ahead of its slowest reader a stream past may run, in bytes.
 pub(super) const WINDOW_BYTES: u64 = 128 * 1024;
 
 /// What a reader is given at once of a body that is kept and still grows: a copy.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 /// What a reader is given at once of a body that is there: no copy.
 const SLICE_BYTES: usize = 256 * 1024;
@@ -168,6 +168,10 @@ impl State {
         !matches!(self.held, Held::Past { .. }) || self.written.saturating_sub(self.slowest()) < WINDOW_BYTES
     }
 
+    pub(super) fn is_past(&self) -> bool {
+        matches!(self.held, Held::Past { .. })
+    }
+
     pub(super) fn wait_for_room(&mut self, cx: &Context<'_>) {
         self.writer = Some(cx.waker().clone());
     }
@@ -228,7 +232,7 @@ impl State {
         let held = std::mem::replace(&mut self.held, Held::Whole(Bytes::new()));
         self.held = match held {
             Held::Kept { bytes, allowance } => {
-                let room = allowance.budget().count(2 * WINDOW_BYTES);
+                let room = allowance.budget().count(store::WINDOW_BYTES);
                 let mut rest = allowance.hold(bytes);
                 let had = usize::try_from(slowest).unwrap_or(usize::MAX).min(rest.len());
                 drop(rest.split_to(had));

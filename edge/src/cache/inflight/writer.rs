@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use super::state::End;
+use super::state::{End, PIECE_BYTES};
 use super::{Broken, Shared};
 
 /// The writing end. Dropping it before [`Writer::finish`] breaks the body for all readers.
@@ -15,21 +15,26 @@ pub struct Writer(pub(super) Arc<Shared>);
 impl Writer {
     /// Appends `chunk`; waits while a stream past is a window ahead of its slowest reader.
     /// Returns `false` when nobody will ever read it: not kept, and no reader left.
-    pub async fn write(&mut self, chunk: Bytes) -> bool {
-        if chunk.is_empty() {
-            return true;
-        }
-        let mut chunk = Some(chunk);
+    pub async fn write(&mut self, mut chunk: Bytes) -> bool {
+        let is_long = chunk.len() > PIECE_BYTES;
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
-            if !state.has_room() {
-                state.wait_for_room(cx);
-                return Poll::Pending;
+            while !chunk.is_empty() {
+                if !state.has_room() {
+                    state.wait_for_room(cx);
+                    return Poll::Pending;
+                }
+                // A slow reader of a stream past holds pieces of its own, not the long buffers of the origin's connection.
+                let piece = match is_long && state.is_past() {
+                    true => Bytes::copy_from_slice(&chunk.split_to(chunk.len().min(PIECE_BYTES))),
+                    false => std::mem::take(&mut chunk),
+                };
+                state.push(piece, self.0.length);
+                if !state.is_wanted() {
+                    return Poll::Ready(false);
+                }
             }
-            if let Some(chunk) = chunk.take() {
-                state.push(chunk, self.0.length);
-            }
-            Poll::Ready(state.is_wanted())
+            Poll::Ready(true)
         })
         .await
     }

@@ -4,20 +4,32 @@
 //! ([`Reservation::hold`]), so that one which was evicted counts for as long as a slow client, or the disk's queue, still
 //! holds it. The memory tier takes at most its share of the cap; what is left for the rest is a quarter of it, but of a
 //! small cap up to a half; and half of that is kept free of bodies that are to be stored, so that others can still stream past.
-//! Whoever gets nothing does without, by a rule of its own: a body streams past and is not stored, a form is not made, and
-//! where there is no room even for a stream the answer is 503.
+//! Whoever gets nothing does without, by a rule of its own: a body streams past and is not stored, and a form is not made. Where
+//! there is no room even for a stream, it waits for its turn; the answer is 503 when none comes. Bodies of at most 64 KiB have
+//! a sixteenth of the cap that the others leave to them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 /// What is left to bodies in flight of a cap that is not small.
 const FREE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What a body takes that streams past: its window, and the pieces that the origin's connection holds ready, of which each
-/// may have 400 KiB.
-pub const STREAM_BYTES: u64 = 1024 * 1024;
+/// What a body takes that streams past, besides what its source holds ready: its window, a piece that is being put there and
+/// one that is being sent.
+pub const WINDOW_BYTES: u64 = 256 * 1024;
+
+/// A body of so few bytes has room where a longer one has not.
+const SMALL_BYTES: u64 = 64 * 1024;
+
+/// How long a body waits for room to stream past.
+pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Of the bytes of a cap, so many for each that waits: what its connection holds meanwhile is little, but not nothing.
+const WAITING_BYTES: u64 = 64 * 1024;
 
 /// What a body that is kept takes besides itself while it arrives.
 const ARRIVING_BYTES: u64 = 512 * 1024;
@@ -30,6 +42,25 @@ pub struct Budget(Arc<Inner>);
 struct Inner {
     capacity: u64,
     used: AtomicU64,
+    /// How many wait for room, and where: those with a small body do not stand behind the others.
+    waiting: AtomicUsize,
+    small_turn: Notify,
+    turn: Notify,
+}
+
+impl Inner {
+    fn release(&self, bytes: u64) {
+        // Whoever got nothing gives nothing back, and wakes nobody.
+        if bytes == 0 {
+            return;
+        }
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+        // Looked at after the release, as whoever waits looks for room after saying so.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.small_turn.notify_one();
+            self.turn.notify_one();
+        }
+    }
 }
 
 impl Budget {
@@ -38,6 +69,9 @@ impl Budget {
         Self(Arc::new(Inner {
             capacity,
             used: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            small_turn: Notify::new(),
+            turn: Notify::new(),
         }))
     }
 
@@ -73,10 +107,57 @@ impl Budget {
         capacity - (capacity / 4).max(FREE_BYTES.min(capacity / 2))
     }
 
-    /// Room for a body of `length` bytes, if that is known, that streams past; `None` when there is not even that.
-    pub fn stream(&self, length: Option<u64>) -> Option<Reservation> {
-        let bytes = length.map_or(STREAM_BYTES, |length| length.min(STREAM_BYTES));
-        self.reserve(bytes, bytes)
+    /// Room for a body of `length` bytes, if that is known, that streams past from a source which may hold `ahead` bytes
+    /// ready; `None` when there is not even that.
+    pub fn stream(&self, length: Option<u64>, ahead: u64) -> Option<Reservation> {
+        let most = WINDOW_BYTES + ahead;
+        let bytes = length.map_or(most, |length| length.min(most));
+        let for_small = if bytes > SMALL_BYTES {
+            self.capacity() / 16
+        } else {
+            0
+        };
+        self.within(self.capacity() - for_small, bytes, bytes)
+    }
+
+    /// As [`Budget::stream`], and waits for its turn when there is no room: for at most `patience`, and not when too many
+    /// wait already.
+    pub async fn stream_soon(
+        &self,
+        length: Option<u64>,
+        ahead: u64,
+        patience: Duration,
+    ) -> Option<Reservation> {
+        if let Some(room) = self.stream(length, ahead) {
+            return Some(room);
+        }
+        let places = usize::try_from(self.capacity() / WAITING_BYTES).unwrap_or(usize::MAX);
+        let _waiting = Waiting::enter(self, places)?;
+        tokio::time::timeout(patience, self.turn(length, ahead))
+            .await
+            .ok()
+    }
+
+    async fn turn(&self, length: Option<u64>, ahead: u64) -> Reservation {
+        let turn = match length.is_some_and(|length| length <= SMALL_BYTES) {
+            true => &self.0.small_turn,
+            false => &self.0.turn,
+        };
+        loop {
+            let mut released = std::pin::pin!(turn.notified());
+            released.as_mut().enable();
+            if let Some(room) = self.stream(length, ahead) {
+                // What was released may have been enough for another one.
+                turn.notify_one();
+                return room;
+            }
+            released.await;
+        }
+    }
+
+    /// How many wait for room.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::SeqCst)
     }
 
     /// Counts `bytes` that are held in any case, and bounded by somebody else. The budget may be exceeded by it, and then
@@ -99,6 +180,24 @@ impl Budget {
     /// Bytes that may be held.
     pub fn capacity(&self) -> u64 {
         self.0.capacity
+    }
+}
+
+/// A place among those who wait.
+#[derive(Debug)]
+struct Waiting(Budget);
+
+impl Waiting {
+    fn enter(budget: &Budget, places: usize) -> Option<Self> {
+        let taken = budget.0.waiting.fetch_add(1, Ordering::SeqCst);
+        let waiting = Self(budget.clone());
+        (taken < places).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -125,7 +224,7 @@ impl Reservation {
         let (inner, limit) = (&self.budget.0, self.limit);
         let grown = inner
             .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
                 used.checked_add(more).filter(|sum| *sum <= limit)
             });
         if grown.is_ok() {
@@ -137,7 +236,7 @@ impl Reservation {
     /// Gives back what is more than `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         if let Some(less) = self.bytes.checked_sub(bytes) {
-            self.budget.0.used.fetch_sub(less, Ordering::Relaxed);
+            self.budget.0.release(less);
             self.bytes = bytes;
         }
     }
@@ -175,7 +274,7 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.0.release(self.bytes);
     }
 }
 
@@ -223,8 +322,56 @@ mod tests {
         );
         assert!(kept.grow_to(750));
         assert!(budget.keep(1, 1).is_none());
-        let stream = budget.stream(Some(250));
-        assert!(stream.is_some() && budget.stream(Some(1)).is_none());
+        let stream = budget.stream(Some(250), 0);
+        assert!(stream.is_some() && budget.stream(Some(1), 0).is_none());
+    }
+
+    #[test]
+    fn a_stream_counts_with_what_its_source_holds_and_leaves_room_for_small_bodies() {
+        const KIB: u64 = 1024;
+        let budget = Budget::new(1024 * KIB);
+        let first = budget.stream(None, 128 * KIB).unwrap();
+        assert_eq!(budget.used(), WINDOW_BYTES + 128 * KIB);
+        let second = budget.stream(Some(1 << 40), 256 * KIB).unwrap();
+        assert_eq!(budget.used(), 2 * WINDOW_BYTES + 384 * KIB);
+        drop(first);
+        let _third = budget.stream(Some(448 * KIB), 256 * KIB).unwrap();
+        assert!(
+            budget.stream(Some(65 * KIB), 0).is_none(),
+            "the last of it is for small ones"
+        );
+        let small = budget.stream(Some(64 * KIB), 0).unwrap();
+        assert!(budget.stream(Some(1), 0).is_none());
+        drop((second, small));
+        assert!(budget.stream(Some(65 * KIB), 0).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_waits_for_the_turn_and_not_for_ever() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let budget = Budget::new(1024 * 1024);
+        let all = budget.count(1024 * 1024);
+        assert!(budget.stream_soon(Some(10), 0, Duration::ZERO).await.is_none());
+        assert_eq!(budget.waiting(), 0);
+        let tasks: Vec<_> = (0..20)
+            .map(|_| {
+                let budget = budget.clone();
+                tokio::spawn(async move { budget.stream_soon(Some(10), 0, LONG).await.is_some() })
+            })
+            .collect();
+        while budget.waiting() < 16 {
+            tokio::task::yield_now().await;
+        }
+        // Sixteen may wait beside such a cap: the others were told so at once.
+        tokio::task::yield_now().await;
+        assert_eq!(budget.waiting(), 16);
+        drop(all);
+        let mut told = Vec::new();
+        for task in tasks {
+            told.push(task.await.unwrap());
+        }
+        assert_eq!(told.iter().filter(|had_room| **had_room).count(), 16);
+        assert_eq!((budget.used(), budget.waiting()), (0, 0));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::drain::Drain;
 pub use body::Body;
 use connect::Connector;
 use fields::Fields;
+pub(super) use pool::AHEAD_BYTES;
 use pool::Pool;
 pub use upload::{Course, Upload, UploadFault};
 

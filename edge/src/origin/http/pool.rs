@@ -30,6 +30,8 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_COUNT_MAX: usize = 200;
 /// What a connection holds of an answer that is not read yet.
 const BUFFER_BYTES_MAX: usize = 128 * 1024;
+/// What is held of it before it is passed on: that, and a piece that was taken from it.
+pub(in crate::origin) const AHEAD_BYTES: u64 = 2 * BUFFER_BYTES_MAX as u64;
 /// Interim answers to one request.
 const INTERIM_MAX: u64 = 32;
 /// Unused connections that are kept.

@@ -37,6 +37,9 @@ use verdict::{ContentRange, Verdict};
 
 /// Requests that may wait for a bucket's head at once. One more waits as long as for a connection, and is then refused.
 const WAITING_MAX: usize = 256;
+/// What a connection holds of a body before it is passed on: what hyper reads at once at most, and a piece that was taken
+/// from that. The SDK lets nobody set it.
+pub(super) const AHEAD_BYTES: u64 = 2 * 417 * 1024;
 /// What is asked for to see whether the bucket answers, when no key in it is known.
 const PROBE_KEY: &str = "portico-probe";
 

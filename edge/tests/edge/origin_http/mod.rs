@@ -5,6 +5,7 @@ mod deception;
 mod faults;
 mod fetching;
 mod law;
+mod on_disk;
 mod over_h2;
 mod poisoning;
 mod relaying;

@@ -9,13 +9,18 @@ use tokio::sync::watch;
 
 use super::Disk;
 use super::frame::{CHUNK, FILE_HEADER, chunked, read_chunks};
+use super::growth::{Ending, Growth};
+use super::handles::is_shortage;
 use super::io::Handle;
 use super::metrics::{Damage, Operation};
 use super::queue::Job;
 use super::shared::{Shared, body_name};
 
-/// Bytes that are written or read at once.
+/// Bytes that are written at once.
 pub(super) const BATCH: usize = 4 * CHUNK;
+
+/// Bytes that are read at once.
+const READ_BATCH: usize = 2 * CHUNK;
 
 /// How long a read may take before it counts as failed.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(2);
@@ -43,20 +48,6 @@ pub(super) struct Lying {
     pub(super) length: u64,
 }
 
-/// How far a body has been written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Growth {
-    pub(super) written: u64,
-    pub(super) end: Ending,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    Failed,
-    Open,
-    Whole,
-}
-
 /// Why a body cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
@@ -66,8 +57,8 @@ pub enum Unreadable {
     /// It is gone: evicted, or its writing was given up.
     #[error("the stored body is gone")]
     Gone,
-    /// The disk takes too long.
-    #[error("the disk takes too long")]
+    /// The disk takes too long, or no more files can be open.
+    #[error("the disk takes too long, or there is no room for an open file")]
     Slow,
 }
 
@@ -123,12 +114,11 @@ impl OnDisk {
         })
     }
 
-    /// How many bytes can be read by now.
-    pub fn ready(&self) -> u64 {
-        let known = self.length.unwrap_or(u64::MAX);
+    /// Whether the byte at `at` is there, or comes when at most `far` more have come.
+    pub fn is_near(&self, at: u64, far: u64) -> bool {
         self.growth
             .as_ref()
-            .map_or(known, |growth| growth.borrow().written)
+            .is_none_or(|growth| growth.borrow().is_near(at, far))
     }
 
     /// Begins to read.
@@ -178,7 +168,7 @@ impl BodyReader {
         };
         let from = self.body.first + at;
         let first_chunk = from / CHUNK as u64;
-        let end = (from + left.min(BATCH as u64)).next_multiple_of(CHUNK as u64);
+        let end = (from + left.min(READ_BATCH as u64)).next_multiple_of(CHUNK as u64);
         // What of the file is written is known to be whole chunks, or its end.
         let end = end.min(self.body.first + length).max(from + 1);
         let last = match self.body.total {
@@ -192,7 +182,7 @@ impl BodyReader {
             Ok(Some(read)) => read?,
             Ok(None) | Err(_) => return Err(Unreadable::Slow),
         };
-        self.handle = Some(handle);
+        self.handle = handle;
         let skip = usize::try_from(from - first_chunk * CHUNK as u64).unwrap_or(usize::MAX);
         let take = usize::try_from(end - from).unwrap_or(usize::MAX);
         let mut bytes = Bytes::from(bytes);
@@ -210,16 +200,19 @@ impl BodyReader {
             return self.body.length.ok_or(Unreadable::Gone);
         };
         let grown = growth
-            .wait_for(|growth| growth.written > at || growth.end != Ending::Open)
+            .wait_for(|growth| growth.reach(at) > at || growth.end != Ending::Open)
             .await;
-        let grown = *grown.map_err(|_| Unreadable::Gone)?;
-        match grown.end {
+        let (end, reach, whole) = {
+            let grown = grown.map_err(|_| Unreadable::Gone)?;
+            (grown.end, grown.reach(at), grown.reach(0))
+        };
+        match end {
             Ending::Failed => Err(Unreadable::Gone),
-            Ending::Open => Ok(grown.written),
+            Ending::Open => Ok(reach),
             Ending::Whole => {
-                self.body.total = Some(grown.written);
-                self.body.length = Some(grown.written);
-                Ok(grown.written)
+                self.body.total = Some(whole);
+                self.body.length = Some(whole);
+                Ok(whole)
             }
         }
     }
@@ -231,10 +224,14 @@ fn fetch(
     handle: Option<Arc<Handle>>,
     first_chunk: u64,
     end: u64,
-) -> Result<(Arc<Handle>, Vec<u8>), Unreadable> {
+) -> Result<(Option<Arc<Handle>>, Vec<u8>), Unreadable> {
     let shared = &body.disk.0.shared;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Unreadable::Gone,
+        _ if is_shortage(&error) => {
+            shared.metrics.errors.inc(Operation::Read);
+            Unreadable::Slow
+        }
         _ => {
             shared.metrics.errors.inc(Operation::Read);
             shared.metrics.damaged.inc(Damage::File);
@@ -242,21 +239,21 @@ fn fetch(
             Unreadable::Damaged
         }
     };
-    let handle = match handle {
-        Some(handle) => handle,
-        None => Arc::new(shared.io.open(&body_name(body.file), false).map_err(failed)?),
+    let (handle, is_kept) = match handle {
+        Some(handle) => (handle, true),
+        None => shared.handles.open(&shared.io, body.file).map_err(failed)?,
     };
     let from = first_chunk * CHUNK as u64;
     let at = FILE_HEADER as u64 + chunked(from);
     let bytes = usize::try_from(chunked(end.saturating_sub(from))).unwrap_or(usize::MAX);
     let read = handle.read_at(at, bytes).map_err(failed)?;
     shared.metrics.read_bytes.add(read.len() as u64);
-    let Some(chunks) = read_chunks(&read, shared.place(body.file, 0), first_chunk) else {
+    let Some(chunks) = read_chunks(read, shared.place(body.file, 0), first_chunk) else {
         shared.metrics.damaged.inc(Damage::Body);
         tracing::warn!(file = body.file, chunk = first_chunk, "a stored body is damaged");
         return Err(Unreadable::Damaged);
     };
-    Ok((handle, chunks))
+    Ok((is_kept.then_some(handle), chunks))
 }
 
 /// All of a body of `length` bytes; for small ones. `None` when it is not as it was written.
@@ -265,7 +262,7 @@ pub(super) fn read_whole(shared: &Shared, file: u32, length: u64) -> io::Result<
     let bytes = usize::try_from(chunked(length)).unwrap_or(usize::MAX);
     let read = handle.read_at(FILE_HEADER as u64, bytes)?;
     shared.metrics.read_bytes.add(read.len() as u64);
-    Ok(read_chunks(&read, shared.place(file, 0), 0))
+    Ok(read_chunks(read, shared.place(file, 0), 0))
 }
 
 /// Reads a whole body a batch at a time, and keeps nothing of it: whether every chunk is as it was written.
@@ -277,7 +274,7 @@ pub(super) fn verify(shared: &Shared, file: u32, length: u64) -> io::Result<bool
         let bytes = usize::try_from(chunked(end - at)).unwrap_or(usize::MAX);
         let read = handle.read_at(FILE_HEADER as u64 + chunked(at), bytes)?;
         shared.metrics.read_bytes.add(read.len() as u64);
-        if read_chunks(&read, shared.place(file, 0), at / CHUNK as u64).is_none() {
+        if read_chunks(read, shared.place(file, 0), at / CHUNK as u64).is_none() {
             return Ok(false);
         }
         at = end;

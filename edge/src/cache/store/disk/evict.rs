@@ -112,7 +112,7 @@ impl Log {
             return Ok(false);
         }
         let place = self.shared.place(slot.log, slot.offset);
-        let Some(body) = read_chunks(&body, place, 0) else {
+        let Some(body) = read_chunks(body, place, 0) else {
             return Ok(false);
         };
         let entry = Entry {

@@ -172,17 +172,23 @@ pub(super) fn write_chunks(out: &mut Vec<u8>, place: Place, mut index: u64, body
 }
 
 /// The bytes of `body`, which lies in chunks from number `index` on, without their checksums; `None` if any is wrong.
-pub(super) fn read_chunks(bytes: &[u8], place: Place, mut index: u64) -> Option<Vec<u8>> {
-    let mut body = Vec::with_capacity(bytes.len());
-    for piece in bytes.chunks(CHUNK + 4) {
-        let (chunk, crc) = piece.split_last_chunk::<4>()?;
+/// They stay where they are, closed up, so that a read takes no more memory than what is read.
+pub(super) fn read_chunks(mut bytes: Vec<u8>, place: Place, mut index: u64) -> Option<Vec<u8>> {
+    let (mut from, mut to) = (0, 0);
+    while from < bytes.len() {
+        let end = bytes.len().min(from + CHUNK + 4);
+        let (chunk, crc) = bytes.get(from..end)?.split_last_chunk::<4>()?;
         if place.chunk(index, chunk) != u32::from_le_bytes(*crc) {
             return None;
         }
-        body.extend_from_slice(chunk);
+        let length = chunk.len();
+        bytes.copy_within(from..from + length, to);
+        to += length;
+        from = end;
         index += 1;
     }
-    Some(body)
+    bytes.truncate(to);
+    Some(bytes)
 }
 
 /// The first bytes of a file.
@@ -228,13 +234,18 @@ pub(super) struct Directory {
     pub(super) position: u64,
 }
 
+/// Bytes of one record in a directory.
+pub(super) const LISTED_BYTES: u64 = 39;
+
 /// Bytes of the end of a directory, by which it is found.
 pub(super) const DIRECTORY_END: usize = 32;
 
 impl Directory {
     /// Its bytes, for a log whose records end at `end`.
     pub(super) fn encode(&self, store: u64, file: u32, end: u64) -> Vec<u8> {
-        let mut out = Out(Vec::with_capacity(self.listed.len() * 40 + 1024));
+        let mut out = Out(Vec::with_capacity(
+            self.listed.len() * LISTED_BYTES as usize + 1024,
+        ));
         out.count(self.sites.len());
         self.sites.iter().for_each(|site| out.text(site));
         out.u64(self.position);
@@ -298,7 +309,7 @@ impl Directory {
         let sites = from.many(|from| from.text().map(Into::into))?;
         let position = from.u64()?;
         let count = from.count()?;
-        let mut listed = Vec::with_capacity(count.min(covered.len() / 39));
+        let mut listed = Vec::with_capacity(count.min(covered.len() / LISTED_BYTES as usize));
         for _ in 0..count {
             listed.push(Self::entry(&mut from)?);
         }
@@ -387,21 +398,29 @@ mod tests {
         let mut bytes = Vec::new();
         write_chunks(&mut bytes, PLACE, 0, &body);
         assert_eq!(bytes.len() as u64, chunked(body.len() as u64));
-        assert_eq!(read_chunks(&bytes, PLACE, 0).as_ref(), Some(&body));
+        assert_eq!(read_chunks(bytes.clone(), PLACE, 0).as_ref(), Some(&body));
         // From the middle, as a range is read.
         let second = &bytes[CHUNK + 4..];
-        assert_eq!(read_chunks(second, PLACE, 1).unwrap(), &body[CHUNK..]);
-        assert_eq!(read_chunks(second, PLACE, 0), None, "another chunk's place");
+        assert_eq!(read_chunks(second.to_vec(), PLACE, 1).unwrap(), &body[CHUNK..]);
+        assert_eq!(
+            read_chunks(second.to_vec(), PLACE, 0),
+            None,
+            "another chunk's place"
+        );
         for place in elsewhere() {
-            assert_eq!(read_chunks(&bytes, place, 0), None, "{place:?}");
+            assert_eq!(read_chunks(bytes.clone(), place, 0), None, "{place:?}");
         }
         for at in [0, CHUNK - 1, CHUNK, CHUNK + 3, CHUNK + 4, bytes.len() - 1] {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x80;
-            assert_eq!(read_chunks(&flipped, PLACE, 0), None, "flipped at {at}");
+            assert_eq!(read_chunks(flipped, PLACE, 0), None, "flipped at {at}");
         }
-        assert_eq!(read_chunks(&vec![0; bytes.len()], PLACE, 0), None, "zeros");
-        assert_eq!(read_chunks(&bytes[..bytes.len() - 2], PLACE, 0), None, "cut");
+        assert_eq!(read_chunks(vec![0; bytes.len()], PLACE, 0), None, "zeros");
+        assert_eq!(
+            read_chunks(bytes[..bytes.len() - 2].to_vec(), PLACE, 0),
+            None,
+            "cut"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! It also counts: bytes by file and by site, and how often each response was read, which is what eviction goes by.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -193,6 +194,18 @@ impl Index {
 
     /// Puts a slot in the place of the one of the same variant, which is given back.
     pub(super) fn put(&mut self, fingerprint: u64, slot: Slot) -> Option<Slot> {
+        let new = match self.slots.entry(fingerprint) {
+            // Nearly always, and one look at the table: a start does this for every response there is.
+            Entry::Vacant(vacant) => {
+                vacant.insert(Slots::One(slot));
+                true
+            }
+            Entry::Occupied(_) => false,
+        };
+        if new {
+            self.count(&slot, true);
+            return None;
+        }
         let replaced = self.take(fingerprint, |held| held.variant == slot.variant).pop();
         match self.slots.get_mut(&fingerprint) {
             None => {
@@ -255,7 +268,10 @@ impl Index {
     }
 
     fn count(&mut self, slot: &Slot, more: bool) {
-        let body = self.bodies.get(&slot.body_file).map_or(0, |body| body.bytes);
+        let body = match slot.body_file {
+            0 => 0,
+            file => self.bodies.get(&file).map_or(0, |body| body.bytes),
+        };
         let bytes = u64::from(slot.length) + body;
         let site = self.sites.get_mut(usize::from(slot.site));
         if more {

@@ -43,6 +43,8 @@ pub enum Failing {
 pub const ENOSPC: i32 = 28;
 /// Input/output error.
 pub const EIO: i32 = 5;
+/// Too many open files.
+pub const EMFILE: i32 = 24;
 /// Read-only file system.
 pub const EROFS: i32 = 30;
 

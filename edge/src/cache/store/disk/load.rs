@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::bodies::{self, OnDisk, READ_PATIENCE};
 use super::frame::{Kind, read_chunks};
+use super::handles::is_shortage;
 use super::index::Slot;
 use super::log::read;
 use super::meta::{self, FormAt, Meta};
@@ -74,7 +75,10 @@ fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<
     let gone = |error: &io::Error| {
         // Evicted between the index and the file: that is no damage.
         let is_gone = shared.index().live(fingerprint, slot.log, slot.offset).is_none();
-        if !is_gone {
+        if is_shortage(error) {
+            shared.metrics.errors.inc(Operation::Read);
+            shared.metrics.lookups.inc(Found::Overloaded);
+        } else if !is_gone {
             shared.metrics.errors.inc(Operation::Read);
             tracing::warn!(%error, log = slot.log, "a stored response cannot be read");
             shared.damaged(fingerprint, slot, Damage::File);
@@ -93,7 +97,7 @@ fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<
         return None;
     }
     let body = match record.kind {
-        Kind::Inline => read_chunks(&body, shared.place(slot.log, slot.offset), 0),
+        Kind::Inline => read_chunks(body, shared.place(slot.log, slot.offset), 0),
         Kind::External if record.body_length > shared.limits.promoted_max => {
             shared.index().count_read(fingerprint, slot.variant);
             return Some(streaming(inner, meta, record.body_length, fingerprint, slot));

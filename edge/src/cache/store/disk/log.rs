@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::frame::{
-    DIRECTORY_END, Directory, FILE_HEADER, Kind, Listed, RECORD_HEADER, RECORD_MAGIC, Record, file_header,
-    write_chunks,
+    DIRECTORY_END, Directory, FILE_HEADER, Kind, LISTED_BYTES, Listed, RECORD_HEADER, RECORD_MAGIC, Record,
+    file_header, write_chunks,
 };
 use super::index::{Slot, Unit};
 use super::io::{ENOSPC, Handle, Io};
@@ -176,6 +176,22 @@ pub(super) fn listing(io: &Io, store: u64, id: u32) -> io::Result<(Directory, u6
     Ok((scan(&bytes, store, id), length))
 }
 
+/// About how many responses a closed log lists, by the length of its directory; 0 when that cannot be told.
+pub(super) fn listed_about(io: &Io, id: u32) -> usize {
+    let about = || -> io::Result<u64> {
+        let file = io.open(&log_name(id), false)?;
+        let length = file.len()?;
+        let Some(at) = length.checked_sub(DIRECTORY_END as u64) else {
+            return Ok(0);
+        };
+        let located = Directory::locate(&file.read_at(at, DIRECTORY_END)?);
+        let bytes = located.map_or(0, |(_, bytes)| bytes.min(length));
+        Ok(bytes / LISTED_BYTES)
+    };
+    // What is wrong with it shows when it is read.
+    about().map_or(0, |count| usize::try_from(count).unwrap_or(0))
+}
+
 fn directory(file: &Handle, length: u64, store: u64, id: u32) -> io::Result<Option<Directory>> {
     let Some(at) = length.checked_sub(DIRECTORY_END as u64) else {
         return Ok(None);
@@ -232,15 +248,15 @@ fn prove(bytes: &[u8], store: u64, id: u32, offset: u32) -> Option<(Record, &[u8
 
 fn list(directory: &mut Directory, record: Record, meta: &[u8], at: usize) -> bool {
     let (site, position) = match record.kind {
-        Kind::Gone => (Box::default(), 0),
-        Kind::Inline | Kind::External => match meta::decode(meta) {
-            Some(meta) => (Box::from(meta.key.host()), meta.head.position.number()),
+        Kind::Gone => ("", 0),
+        Kind::Inline | Kind::External => match meta::skim(meta) {
+            Some((host, position)) => (host, position.number()),
             None => return false,
         },
     };
-    let known = directory.sites.iter().position(|name| *name == site);
+    let known = directory.sites.iter().position(|name| **name == *site);
     let place = known.unwrap_or_else(|| {
-        directory.sites.push(site);
+        directory.sites.push(site.into());
         directory.sites.len() - 1
     });
     directory.position = directory.position.max(position);

@@ -79,6 +79,33 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Meta> {
     from.is_done().then_some(Meta { key, head, forms })
 }
 
+/// The host of the key, and the epoch: all that a start wants to know. Whether the rest can be understood shows when the
+/// response is read; its bytes were proved.
+pub(super) fn skim<'a>(bytes: &'a [u8]) -> Option<(&'a str, Position)> {
+    let mut from = In(bytes);
+    let (_, host, _) = (from.bytes()?, from.text()?, from.bytes()?);
+    from.option(In::bytes)?;
+    from.u16()?;
+    for _ in 0..2 {
+        // Fields: names and values.
+        for _ in 0..from.count()? {
+            (from.bytes()?, from.bytes()?);
+        }
+    }
+    from.bytes()?;
+    from.option(|from| {
+        for _ in 0..from.count()? {
+            from.bytes()?;
+            from.option(In::bytes)?;
+        }
+        Some(())
+    })?;
+    read_lifetime(&mut from)?;
+    (from.i64()?, from.u64()?);
+    let position = Position::from_number(from.u64()?);
+    Some((host, position))
+}
+
 /// The key at the beginning of metadata.
 pub(super) fn key(from: &mut In<'_>) -> Option<Key> {
     let (origin, host, path) = (from.text()?, from.text()?, from.text()?);
@@ -283,6 +310,7 @@ pub(super) mod tests {
         let meta = decode(&bytes).unwrap();
         assert_eq!(meta.key, key);
         assert_eq!(meta.forms, forms);
+        assert_eq!(skim(&bytes), Some(("cdn.example", head().position)));
         assert_eq!(format!("{:?}", meta.head), format!("{:?}", head()));
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_none(), "cut at {cut}");

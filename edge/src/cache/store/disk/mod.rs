@@ -20,6 +20,8 @@
 //!   is counted. Reads have four threads, and two seconds. No thread of the data plane touches a file.
 //! - While there is room everything is written at once, so that a node that starts again is not empty. Once the disk is
 //!   full, a response is written when it is asked for a second time: one-hit wonders stay away.
+//! - At most 300 files are open: 256 bodies that are read, 16 that come, and what is being read or written at the moment. Where
+//!   the process has no room for another, what is stored counts as missing, and is not dropped.
 //! - A write that fails suspends writing for ten seconds. Answers come from memory and the origin meanwhile.
 //!
 //! # Why logs of our own
@@ -48,6 +50,8 @@ mod draft;
 mod evict;
 mod fill;
 mod frame;
+mod growth;
+mod handles;
 mod index;
 mod io;
 mod load;
@@ -74,9 +78,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use self::bodies::{BodyReader, OnDisk, Unreadable};
-pub use self::fill::Fill;
+pub use self::fill::{Fill, Front, Places, Rest, Taken};
 pub use self::index::SiteTotal;
-pub use self::io::{EIO, ENOSPC, EROFS, Failing, Fault, Faults, Op};
+pub use self::io::{EIO, EMFILE, ENOSPC, EROFS, Failing, Fault, Faults, Op};
 pub use self::load::Loaded;
 pub use self::meta::FormAt;
 pub use self::recover::OpenError;

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::frame::{Directory, FILE_HEADER, Kind, Listed, VERSION, chunked, file_header, read_file_header};
 use super::index::{BodyFile, Index, Slot, Unit};
 use super::io::{Handle, Io};
-use super::log::listing;
+use super::log::{listed_about, listing};
 use super::metrics::Damage;
 use super::shared::{Shared, number};
 
@@ -183,6 +183,9 @@ pub(super) fn recover(shared: &Shared) -> io::Result<Recovered> {
     let mut found = Recovered::default();
     let mut index = shared.index();
     let mut useless = Vec::new();
+    // Room for all of them at once: a table that grows step by step is moved each time.
+    let about: usize = logs.iter().map(|log| listed_about(&shared.io, *log)).sum();
+    index.reserve(about);
     for log in logs {
         match listing(&shared.io, shared.store, log) {
             Ok((directory, bytes)) if !directory.listed.is_empty() => {
@@ -219,7 +222,6 @@ pub(super) fn recover(shared: &Shared) -> io::Result<Recovered> {
 }
 
 fn take_in(index: &mut Index, log: u32, directory: &Directory, bodies: &HashSet<u32>) {
-    index.reserve(directory.listed.len());
     let sites: Vec<u16> = directory.sites.iter().map(|site| index.site(site)).collect();
     for Listed { record, offset, site } in &directory.listed {
         if record.kind == Kind::Gone {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::frame::Place;
+use super::handles::Handles;
 use super::index::{Index, Slot};
 use super::io::Io;
 use super::metrics::{Damage, Metrics, Operation};
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     /// What is in the memory tier as well is worth sparing.
     pub(super) memory: Memory,
     pub(super) index: Mutex<Index>,
+    /// The bodies that are open to be read.
+    pub(super) handles: Handles,
     pub(super) ids: AtomicU32,
     /// Whether something had to be evicted already: from then on, what is asked for once only is not written.
     pub(super) full: AtomicBool,
@@ -80,6 +83,7 @@ impl Shared {
             metrics,
             memory,
             index: Mutex::default(),
+            handles: Handles::default(),
             ids: AtomicU32::new(1),
             full: AtomicBool::new(false),
             suspended_until: AtomicI64::new(i64::MIN),

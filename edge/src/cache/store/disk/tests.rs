@@ -370,7 +370,7 @@ async fn a_body_streams_in_and_is_read_while_it_comes_from_any_byte() {
         let reading = async { (read(&growing, 0).await, read(&growing, 2_500_001).await) };
         let writing = async {
             for chunk in whole.chunks(100_001) {
-                assert!(fill.write(Bytes::copy_from_slice(chunk)).await);
+                assert_eq!(fill.write(Bytes::copy_from_slice(chunk)).await, Taken::On);
             }
             fill.finish(&key(1), &at(0)).await.unwrap()
         };
@@ -389,12 +389,72 @@ async fn a_body_streams_in_and_is_read_while_it_comes_from_any_byte() {
 }
 
 #[tokio::test]
+async fn a_body_comes_at_several_places_and_what_is_left_of_it_is_told() {
+    const CHUNK: usize = 65_536;
+    let lab = Lab::new();
+    let disk = lab.open();
+    let whole = body(1, 3_000_000);
+    let part = |first: usize, end: usize| whole.slice(first..end);
+    let mut fill = disk.fill(Some(3_000_000)).await.unwrap();
+    let growing = fill.body(Some(3_000_000));
+    let mut far = fill.places().begin(2_000_000).unwrap();
+    let begins = 30 * CHUNK;
+    assert_eq!((far.first(), far.limit()), (begins as u64, None));
+    assert!(
+        fill.places().begin(2_000_000).is_none(),
+        "it begins there already"
+    );
+    assert_eq!(far.write(part(begins, 3_000_000)).await, Taken::On);
+    far.close().await;
+    assert!(growing.is_near(2_999_999, 0) && !growing.is_near(1_900_000, 0));
+    let middle = fill.places().begin(1_000_000).unwrap();
+    let from = 15 * CHUNK;
+    assert_eq!(
+        (middle.first(), middle.limit()),
+        (from as u64, Some(begins as u64))
+    );
+    // From the beginning it comes up to where that began, and that is left before anything has come.
+    assert_eq!(fill.write(whole.clone()).await, Taken::Met);
+    drop(middle);
+    let (first, end) = (from as u64, begins as u64);
+    assert_eq!(fill.rest().await, Rest::Gap { first, end });
+    let mut middle = fill.places().begin(1_300_000).unwrap();
+    let within = middle.first() as usize;
+    assert_eq!(middle.write(part(within, begins)).await, Taken::Met);
+    drop(middle);
+    assert_eq!(fill.write(part(from, 3_000_000)).await, Taken::Met);
+    assert_eq!(fill.rest().await, Rest::Nothing);
+    let stored = fill.finish(&key(1), &at(0)).await.unwrap();
+    assert!(read(&stored, 0).await.unwrap() == whole);
+    assert!(read(&growing, 2_500_000).await.unwrap() == whole[2_500_000..]);
+    assert!(loaded(&lab.crashed(), &key(1)).await.unwrap() == whole);
+}
+
+#[tokio::test]
+async fn a_body_with_a_gap_is_never_stored() {
+    let lab = Lab::new();
+    let disk = lab.open();
+    let whole = body(1, 3_000_000);
+    let mut fill = disk.fill(Some(3_000_000)).await.unwrap();
+    let mut far = fill.places().begin(2_000_000).unwrap();
+    let begins = far.first() as usize;
+    assert_eq!(far.write(whole.slice(begins..)).await, Taken::On);
+    far.close().await;
+    assert_eq!(fill.write(whole.slice(..1_000_000)).await, Taken::On);
+    let places = fill.places();
+    assert!(fill.finish(&key(1), &at(0)).await.is_none());
+    assert!(places.begin(1_500_000).is_none(), "it is given up");
+    disk.flush().await;
+    assert_eq!((disk.totals().entries, lab.files(".body").len()), (0, 0));
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_whole_is_never_seen() {
     let lab = Lab::new();
     let disk = lab.open();
     let mut fill = disk.fill(Some(3_000_000)).await.unwrap();
     let growing = fill.body(Some(3_000_000));
-    assert!(fill.write(body(1, 1_000_000)).await);
+    assert_eq!(fill.write(body(1, 1_000_000)).await, Taken::On);
     assert_eq!(lab.crashed().totals().entries, 0);
     let before = disk.totals().bytes;
     drop(fill);
@@ -468,7 +528,7 @@ async fn a_large_body_that_cannot_be_written_on_tells_its_readers() {
         });
         let mut fill = disk.fill(Some(3_000_000)).await.unwrap();
         let growing = fill.body(Some(3_000_000));
-        assert!(!fill.write(body(1, 3_000_000)).await, "{failing:?}");
+        assert_eq!(fill.write(body(1, 3_000_000)).await, Taken::Failed, "{failing:?}");
         drop(fill);
         assert_eq!(read(&growing, 0).await, Err(Unreadable::Gone));
         assert!(disk.fill(Some(3_000_000)).await.is_none(), "it rests");
@@ -727,4 +787,78 @@ async fn a_purge_that_the_disk_does_not_take_is_not_acknowledged_and_holds_all_t
     for n in [1, 2] {
         assert_eq!(epochs.judge(&key(n), &[], before), Standing::Purged);
     }
+}
+
+#[tokio::test]
+async fn where_no_more_files_can_be_open_nothing_is_dropped_and_it_is_read_later() {
+    let lab = Lab::new();
+    let disk = lab.open();
+    let large = body(2, 5_000_000);
+    disk.offer(&key(1), &plain(body(1, 1_000)));
+    disk.offer(&key(2), &plain(large.clone()));
+    disk.flush().await;
+    let found = disk.load(&key(2)).await.pop().unwrap();
+    let Content::Disk(on_disk) = &found.forms[0].1 else {
+        panic!("{found:?}");
+    };
+    for name in [".log", ".body"] {
+        lab.faults.add(Fault {
+            op: Op::Open,
+            name,
+            failing: Failing::Error(EMFILE),
+            after: 0,
+            times: 100,
+        });
+    }
+    assert!(disk.load(&key(1)).await.is_empty());
+    assert_eq!(read(on_disk, 0).await, Err(Unreadable::Slow));
+    assert_eq!(disk.verify().damaged, 0);
+    assert_eq!(disk.totals().entries, 2);
+    lab.faults.clear();
+    assert!(loaded(&disk, &key(1)).await.unwrap() == body(1, 1_000));
+    assert!(read(on_disk, 0).await.unwrap() == large);
+    disk.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_body_is_open_once_for_all_and_not_more_than_so_many_are() {
+    let lab = Lab::of_size(4096 * MIB);
+    let disk = lab.open();
+    // Larger than what is read into memory.
+    let whole = body(1, 2 * MIB as usize + 1);
+    disk.offer(&key(1), &plain(whole.clone()));
+    disk.flush().await;
+    let opened = async |key: &Key| {
+        let found = disk.load(key).await.pop().unwrap();
+        let Content::Disk(on_disk) = &found.forms[0].1 else {
+            panic!("{found:?}");
+        };
+        let mut reader = on_disk.reader();
+        reader.read(0).await.unwrap().unwrap();
+        reader
+    };
+    let mut readers = Vec::new();
+    for _ in 0..20 {
+        readers.push(opened(&key(1)).await);
+    }
+    assert_eq!(disk.0.shared.handles.len(), 1);
+    // The same file under many names: they are as good as many bodies.
+    let file = lab.files(".body").pop().unwrap();
+    let mut held = Vec::new();
+    for n in 0..300 {
+        let name = format!("{:010}.body", 100_000 + n);
+        std::fs::hard_link(&file, file.with_file_name(name)).unwrap();
+        let (handle, is_kept) = disk
+            .0
+            .shared
+            .handles
+            .open(&disk.0.shared.io, 100_000 + n)
+            .unwrap();
+        held.extend(is_kept.then_some(handle));
+    }
+    assert_eq!((held.len(), disk.0.shared.handles.len()), (255, 256));
+    drop(held);
+    assert_eq!(disk.0.shared.handles.len(), 1);
+    assert!(readers[7].read(2 * MIB).await.unwrap().unwrap() == whole[2 * MIB as usize..]);
+    disk.close(Duration::from_secs(5)).await;
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::frame::{Kind, read_chunks};
+use super::handles::is_shortage;
 use super::index::Slot;
 use super::log::read;
 use super::metrics::Damage;
@@ -89,7 +90,8 @@ impl Disk {
             let proved = prove(shared, &slot);
             // It may have been replaced or evicted since.
             let is_there = || shared.index().live(fingerprint, slot.log, slot.offset).is_some();
-            let is_damaged = !matches!(proved, Ok(Some(_))) && is_there();
+            let is_short = matches!(&proved, Err(error) if is_shortage(error));
+            let is_damaged = !matches!(proved, Ok(Some(_))) && !is_short && is_there();
             if is_damaged {
                 shared.damaged(fingerprint, &slot, Damage::Record);
             }
@@ -112,7 +114,7 @@ fn prove(shared: &Shared, slot: &Slot) -> io::Result<Option<u64>> {
         return Ok(None);
     };
     let is_good = match found.record.kind {
-        Kind::Inline => read_chunks(&found.body, shared.place(slot.log, slot.offset), 0).is_some(),
+        Kind::Inline => read_chunks(found.body, shared.place(slot.log, slot.offset), 0).is_some(),
         Kind::External => bodies::verify(shared, slot.body_file, found.record.body_length)?,
         Kind::Gone => false,
     };

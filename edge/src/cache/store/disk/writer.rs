@@ -206,7 +206,7 @@ impl Writer {
             Kind::External => bodies::read_whole(&self.shared, slot.body_file, record.body_length)
                 .ok()
                 .flatten(),
-            _ => super::frame::read_chunks(&behind, self.shared.place(slot.log, slot.offset), 0),
+            _ => super::frame::read_chunks(behind, self.shared.place(slot.log, slot.offset), 0),
         };
         held.as_deref() == Some(body)
     }

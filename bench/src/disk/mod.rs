@@ -3,6 +3,8 @@
 //! For each number of responses a child process fills a folder and dies without a word, as by SIGKILL; then the folder is
 //! opened here. Responses are stored under keys of their own with bodies of random length around the asked one.
 
+mod beside;
+
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,6 +40,12 @@ pub(crate) struct Arguments {
     /// Bytes of a body
     #[arg(long, value_name = "COUNT", default_value_t = 1024)]
     body: usize,
+    /// Instead: hits out of files by the whole node, beside nginx's proxy_cache
+    #[arg(long)]
+    beside: bool,
+    /// The edge's program, for `--beside`
+    #[arg(long, value_name = "PATH")]
+    edge: Option<PathBuf>,
     /// Fill the folder itself and die
     #[arg(long, hide = true)]
     fill: bool,
@@ -52,6 +60,9 @@ pub(crate) enum Error {
     /// Files, threads, the child.
     #[error("the measurement failed")]
     Io(#[from] io::Error),
+    /// The servers that were to be compared.
+    #[error(transparent)]
+    Beside(#[from] crate::error::Error),
     /// What was stored is not there.
     #[error("{0} of {1} responses that were asked for are not there")]
     Lost(usize, usize),
@@ -62,6 +73,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    if arguments.beside {
+        return Ok(beside::run(arguments.edge.as_deref(), &arguments.folder)?);
+    }
     if arguments.fill {
         let count = arguments.entries.first().copied().unwrap_or(0);
         return runtime.block_on(fill(&arguments.folder, count, arguments.body));
