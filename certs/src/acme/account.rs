@@ -139,6 +139,28 @@ impl AccountKey {
             .map_err(|_| store::Error::damaged(&key, "does not read as an account"))
     }
 
+    /// Seals the key in the store anew where another of our keys seals now, so that the old one can be dropped. Whoever
+    /// wrote meanwhile is left to it.
+    pub(crate) async fn reseal(shared: &Shared, directory: &str) -> Result<(), store::Error> {
+        let (key, place) = (object(directory), Place::Account { directory });
+        let found = shared.objects().get(&key).await?;
+        let Some(found) = found.filter(|found| !shared.keys().seals(&found.body)) else {
+            return Ok(());
+        };
+        let opened = shared.keys().open(&place, &found.body);
+        let sealed = opened
+            .and_then(|plain| shared.keys().seal(&place, &plain))
+            .map_err(|error| store::Error::damaged(&key, error.to_string()))?;
+        match shared
+            .objects()
+            .put(&key, sealed, OnlyIf::Unchanged(found.tag))
+            .await
+        {
+            Err(error) if !error.is_conflict() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Puts the key into the store, unless another node was faster: then it is the other's that counts.
     async fn share(self, shared: &Shared, directory: &str) -> Result<Self, store::Error> {
         let key = object(directory);

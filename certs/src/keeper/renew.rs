@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Keeper, Outcome, Tended, chain, spread};
-use crate::acme::{self, Pending, dns};
+use crate::acme::{self, AccountKey, Pending, dns};
 use crate::material::{Material, Refused};
 use crate::renewal;
 use crate::settings::Challenge;
@@ -110,6 +110,10 @@ impl Keeper {
         self.know_account(&managed.acme.directory, connected.thumbprint.clone());
         if let Some(until) = self.settles(&managed.acme) {
             return Err(Stop::OtherAccount(until));
+        }
+        // With the bundle that this order brings, nothing of the certificate stays under a key that is on its way out.
+        if let Err(error) = AccountKey::reseal(shared, &managed.acme.directory).await {
+            tracing::warn!(id = tended.id, %error, "the account stays sealed as it was");
         }
         let left = lease
             .pending()

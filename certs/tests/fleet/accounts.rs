@@ -118,3 +118,26 @@ async fn an_account_that_takes_the_place_of_another_is_ordered_with_once_all_hav
     assert_eq!(one.look().await, Outcome::Issued);
     assert_eq!((lab.ca.orders(), lab.ca.accounts()), (2, 2));
 }
+
+#[tokio::test]
+async fn a_key_of_the_store_can_be_dropped_once_all_was_renewed_under_the_next() {
+    let lab = Lab::start().await;
+    let (old, new) = (hex::encode([7; 32]), hex::encode([9; 32]));
+    let with = |keys: String| move |settings: &mut certs::Settings| settings.store.keys = Secret(keys);
+    let before = lab.node_with("before", with(old.clone()));
+    lab.route_to(&before);
+    assert_eq!(before.look().await, Outcome::Issued);
+    let print = before.answers(NAME).await;
+    let both = lab.node_with("both", with(format!("{new}\n{old}")));
+    let renewed = both.keeper.order_now(None, true).await.unwrap();
+    assert_eq!(renewed[0].1, Outcome::Issued);
+
+    let after = lab.node_with("after", with(new));
+    lab.route_to(&after);
+    assert!(matches!(after.look().await, Outcome::Waiting(_)));
+    assert_eq!(after.serves(), both.serves());
+    assert_eq!(after.answers(NAME).await, print, "it is the same account");
+    let renewed = after.keeper.order_now(None, true).await.unwrap();
+    assert_eq!(renewed[0].1, Outcome::Issued);
+    assert_eq!((lab.ca.orders(), lab.ca.accounts()), (3, 1));
+}

@@ -232,7 +232,7 @@ fn summary(one: &Listed) -> String {
     }
     if let Some((count, reason, until)) = &one.failure {
         text.push_str(&format!(
-            "; failed {count} times, again at {}: {reason}",
+            "; failed ({count} in a row), again at {}: {reason}",
             date(*until)
         ));
     }
@@ -262,7 +262,7 @@ async fn check(
             None => warnings.push(format!("{}: {}", one.id, summary(&one))),
         }
         if let Some((count, reason, _)) = &one.failure {
-            warnings.push(format!("{}: failed {count} times: {reason}", one.id));
+            warnings.push(format!("{}: failed ({count} in a row): {reason}", one.id));
         }
     }
     for managed in &keeper.settings().managed {
