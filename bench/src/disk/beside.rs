@@ -62,6 +62,7 @@ pub(super) fn run(edge: Option<&Path>, folder: &Path) -> Result<()> {
         core: cores.map(|(servers, _)| servers),
         folder,
         content,
+        better_forms: true,
     };
     let mut out = std::io::stdout();
     let mut print = |line: &str| writeln!(out, "{line}").map_err(|error| Error::io("print", error));
