@@ -104,6 +104,9 @@ pub(crate) struct Run {
     /// Also write the tables, with date, versions, machine and command, into this file
     #[arg(long, value_name = "OUT.md")]
     pub(crate) markdown: Option<PathBuf>,
+    /// Keep what comes of each scenario in this folder, run only those that are not in it yet, and report all that are
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pieces: Option<PathBuf>,
     /// Where widgets are kept for the next time
     #[arg(long, value_name = "DIR", default_value = "target/bench-content")]
     pub(crate) content: PathBuf,

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::arguments::{Here, Run};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::peer::{KINDS, Peer, Programs, find_edge, on_path};
-use crate::process::pin_self;
-use crate::report::{About, Report};
+use crate::process::{allowed_cores, pin_self};
+use crate::report::{About, Piece, Report};
 use crate::scenario::{Lab, Plan, Scale, Scenario};
 
 /// Descriptors for ten thousand connections, and twice as many for a proxy's.
@@ -51,8 +52,48 @@ const TOOLS: [(&str, &str); 6] = [
     ("valgrind", "valgrind"),
 ];
 
-/// Runs scenarios.
+/// Runs scenarios; those whose pieces are kept from an earlier run are not run again.
 pub(crate) fn run(scenarios: &[Scenario], run: Run) -> Result<ExitCode> {
+    let mut left = Vec::new();
+    for scenario in scenarios {
+        match kept(&run, *scenario)? {
+            Some(_) => say(&format!("{}: kept from an earlier run", scenario.token())),
+            None => left.push(*scenario),
+        }
+    }
+    let made = if left.is_empty() {
+        Vec::new()
+    } else {
+        measure(&left, &run)?
+    };
+    // With a folder for pieces, all that are in it make one report.
+    let mut pieces = Vec::new();
+    for scenario in Scenario::ALL {
+        pieces.extend(kept(&run, scenario)?);
+    }
+    let report = Report::new(if run.pieces.is_some() { pieces } else { made });
+    print(&if run.json { report.json()? } else { report.text() })?;
+    if let Some(file) = &run.plot {
+        report.plot(file)?;
+    }
+    if let Some(file) = &run.markdown {
+        fs::write(file, report.markdown()).map_err(|error| Error::file("write", file, error))?;
+    }
+    Ok(if report.has_faults() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn kept(run: &Run, scenario: Scenario) -> Result<Option<Piece>> {
+    match &run.pieces {
+        Some(folder) => Piece::read(folder, scenario),
+        None => Ok(None),
+    }
+}
+
+fn measure(scenarios: &[Scenario], run: &Run) -> Result<Vec<Piece>> {
     let programs = Programs {
         venv: run.here.venv.clone(),
     };
@@ -63,11 +104,11 @@ pub(crate) fn run(scenarios: &[Scenario], run: Run) -> Result<ExitCode> {
     }
     need(scenarios)?;
     let cores = pin()?;
-    descriptors(scenarios, &scale(&run))?;
+    descriptors(scenarios, &scale(run))?;
     let scratch = Scratch::make(run.scratch.as_deref(), run.keep)?;
     let plan = Plan {
         peers: peers.clone(),
-        scale: scale(&run),
+        scale: scale(run),
         scenarios: scenarios.to_vec(),
         folder: scratch.0.clone(),
         kept: run.content.clone(),
@@ -78,44 +119,51 @@ pub(crate) fn run(scenarios: &[Scenario], run: Run) -> Result<ExitCode> {
         lab.figures
             .note("one core only: servers and load share it".to_owned());
     }
-    play(&mut lab, scenarios)?;
+    play(&mut lab, scenarios, &peers, run.pieces.as_deref())
+}
+
+/// Runs one scenario after the other, and keeps what comes of each as soon as it is there.
+fn play(lab: &mut Lab, scenarios: &[Scenario], peers: &[Peer], folder: Option<&Path>) -> Result<Vec<Piece>> {
     let widgets: Vec<(String, String)> = lab
         .widgets
         .iter()
         .map(|widget| (widget.name.to_owned(), widget.version.clone()))
         .collect();
-    let report = Report::new(About::new(&peers, &widgets), &lab.figures);
-    print(&if run.json { report.json()? } else { report.text() })?;
-    if let Some(file) = &run.plot {
-        report.plot(file)?;
-    }
-    if let Some(file) = &run.markdown {
-        fs::write(file, report.markdown()).map_err(|error| Error::file("write", file, error))?;
-    }
-    let failed = !lab.figures.faults().is_empty();
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
-}
-
-fn play(lab: &mut Lab, scenarios: &[Scenario]) -> Result<()> {
-    let mut servers = Vec::new();
+    let (mut pieces, mut servers) = (Vec::new(), Vec::new());
     for scenario in scenarios {
+        let began = clock::now();
         if servers.is_empty() || lab.scale.fresh {
             drop(std::mem::take(&mut servers));
             servers = lab.start_servers();
         }
-        let _ = writeln!(
-            std::io::stderr(),
-            "{}: {} servers",
-            scenario.token(),
-            servers.len()
-        );
         scenario.run(lab, &servers)?;
+        say(&format!(
+            "{}: {} servers, {} s",
+            scenario.token(),
+            servers.len(),
+            began.elapsed().as_secs()
+        ));
+        let more = if scenario.needs_widgets() {
+            &widgets[..]
+        } else {
+            &[]
+        };
+        let piece = Piece::new(
+            *scenario,
+            About::new(peers, more),
+            std::mem::take(&mut lab.figures),
+        );
+        if let Some(folder) = folder {
+            piece.write(folder)?;
+        }
+        pieces.push(piece);
     }
-    Ok(())
+    Ok(pieces)
+}
+
+/// How it goes, beside what is printed for programs.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn named(peers: &[String]) -> Vec<String> {
@@ -153,14 +201,13 @@ fn need(scenarios: &[Scenario]) -> Result<()> {
     Ok(())
 }
 
-/// Servers on the first core, load on the second.
+/// Servers on the first core that we may use, load on the second.
 fn pin() -> Result<Option<(usize, usize)>> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < 2 {
+    let [servers, load, ..] = allowed_cores()[..] else {
         return Ok(None);
-    }
-    pin_self(1)?;
-    Ok(Some((0, 1)))
+    };
+    pin_self(load)?;
+    Ok(Some((servers, load)))
 }
 
 /// Raises the limit of open files: of the load and, inherited, of each server.

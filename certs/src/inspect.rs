@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use hickory_proto::rr::RData;
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::acme::Answers;
+use crate::acme::{Answers, HttpAnswer};
 use crate::settings::{Challenge, Managed};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,13 +29,25 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// An inspector with the machine's resolver. `answers` says what a node of ours would say.
+    /// An inspector that asks `dns`, or whom the machine asks. `answers` says what a node of ours would say.
     pub fn new(
         answers: Arc<Answers>,
         http_port: u16,
+        dns: Option<SocketAddr>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let builder = match dns {
+            Some(dns) => {
+                let mut server = NameServerConfig::udp_and_tcp(dns.ip());
+                for connection in &mut server.connections {
+                    connection.port = dns.port();
+                }
+                let config = ResolverConfig::from_name_servers(vec![server]);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+            None => TokioResolver::builder_tokio()?,
+        };
         Ok(Self {
-            resolver: TokioResolver::builder_tokio()?.build()?,
+            resolver: builder.build()?,
             answers,
             http_port,
         })
@@ -43,8 +58,10 @@ impl Inspector {
         let mut found = Vec::new();
         for name in &managed.names {
             found.extend(self.caa(name, &managed.acme.directory).await);
-            if managed.acme.challenge == Challenge::Http01 {
-                found.extend(self.http(name).await);
+            match managed.acme.challenge {
+                Challenge::Dns01(_) => {}
+                Challenge::Http01 => found.extend(self.http(name).await),
+                Challenge::TlsAlpn01 => found.extend(self.addresses(name).await.err()),
             }
         }
         found
@@ -56,7 +73,15 @@ impl Inspector {
         let wildcard = name.starts_with("*.");
         let mut at = name.trim_start_matches("*.");
         loop {
-            let records = self.issuers(at).await;
+            let records = match self.issuers(at).await {
+                Ok(records) => records,
+                // RFC 8659 section 5: a CA that cannot look does not issue.
+                Err(error) => {
+                    return Some(format!(
+                        "{name}: the CAA records of {at} cannot be looked up: {error}"
+                    ));
+                }
+            };
             if !records.is_empty() {
                 let allowed = allows(&records, wildcard, ca);
                 return (!allowed).then(|| format!("{name}: the CAA records of {at} do not allow {ca}"));
@@ -65,13 +90,15 @@ impl Inspector {
         }
     }
 
-    async fn issuers(&self, name: &str) -> Vec<(String, String)> {
+    async fn issuers(&self, name: &str) -> Result<Vec<(String, String)>, NetError> {
         let asked = self
             .resolver
             .lookup(format!("{name}."), hickory_proto::rr::RecordType::CAA)
             .await;
-        let Ok(found) = asked else {
-            return Vec::new();
+        let found = match asked {
+            Ok(found) => found,
+            Err(error) if error.is_no_records_found() => return Ok(Vec::new()),
+            Err(error) => return Err(error),
         };
         let records = found.answers().iter().filter_map(|record| match &record.data {
             RData::CAA(caa) => Some((
@@ -80,20 +107,30 @@ impl Inspector {
             )),
             _ => None,
         });
-        records.collect()
+        Ok(records.collect())
+    }
+
+    async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        match self.resolver.lookup_ip(format!("{name}.")).await {
+            Ok(found) => Ok(found.iter().collect()),
+            Err(error) if error.is_no_records_found() => Err(format!(
+                "{name}: has no address in the DNS, so the CA cannot ask it"
+            )),
+            Err(error) => Err(format!("{name}: its addresses cannot be looked up: {error}")),
+        }
     }
 
     /// Whether each address of the name answers as our nodes do.
     async fn http(&self, name: &str) -> Vec<String> {
-        let addresses: Vec<IpAddr> = match self.resolver.lookup_ip(format!("{name}.")).await {
-            Ok(found) => found.iter().collect(),
-            Err(error) => return vec![format!("{name}: has no address in the DNS: {error}")],
+        let addresses = match self.addresses(name).await {
+            Ok(addresses) => addresses,
+            Err(problem) => return vec![problem],
         };
         let token = format!("check-{:032x}", fastrand::u128(..));
         let path = format!("/.well-known/acme-challenge/{token}");
-        let Some(Some(expected)) = self.answers.http(name, &path) else {
+        let Some(HttpAnswer::Text(expected)) = self.answers.http(name, &path) else {
             return vec![format!(
-                "{name}: the account is not known here yet; ask again when it has been registered"
+                "{name}: there is no account in the store yet; ask again when a node has made one"
             )];
         };
         let mut found = Vec::new();

@@ -5,6 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::acme;
+
 /// A text that never shows in a log.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub String);
@@ -122,6 +127,9 @@ impl KeyKind {
     }
 }
 
+/// How long an order may take, if nothing else is said.
+pub const ORDER_PATIENCE: Duration = Duration::from_secs(300);
+
 /// A CA, and how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
@@ -135,6 +143,8 @@ pub struct Acme {
     pub profile: Option<String>,
     /// The common name of the issuer that the chain should end with, where the CA offers several.
     pub preferred_chain: Option<String>,
+    /// How long an order may take. One that is not over by then is left for the next holder of the lease.
+    pub patience: Duration,
     /// External account binding (RFC 8555 section 7.3.4).
     pub binding: Option<Binding>,
     /// PEM with the roots of the CA's own https, instead of the machine's.
@@ -148,6 +158,13 @@ pub struct Binding {
     pub id: String,
     /// The HMAC key, base64url as CAs hand it out.
     pub key: Secret,
+}
+
+impl Binding {
+    /// Whether the key reads as what CAs hand out. What it is worth only the CA knows.
+    pub fn has_readable_key(&self) -> bool {
+        acme::account::decode(&self.key.0).is_some_and(|key| !key.is_empty())
+    }
 }
 
 /// How a name is proved.
@@ -196,6 +213,15 @@ pub struct Rfc2136Settings {
     pub secret: Secret,
     /// How long the secondaries may take to have it too.
     pub wait: Duration,
+}
+
+impl Rfc2136Settings {
+    /// Whether the key is base64.
+    pub fn has_readable_secret(&self) -> bool {
+        STANDARD
+            .decode(self.secret.0.trim())
+            .is_ok_and(|key| !key.is_empty())
+    }
 }
 
 /// The algorithms of RFC 8945 that are worth using.

@@ -164,7 +164,7 @@ impl Ground {
             drain: self.drain.clone(),
             readiness: self.readiness.clone(),
             recode_share: config.cache.recode_budget,
-            patience: exchange::PATIENCE,
+            patience: config.cache.stale_after,
             content_bytes_max: config.limits.content_bytes,
             content_stall: config.limits.write_stall,
         };

@@ -206,6 +206,22 @@ fn the_readme_lists_every_key_of_the_configuration() {
 }
 
 #[test]
+fn alert_rules_ask_for_metrics_that_there_are() {
+    let rules = read("edge/deploy/alerts.yml");
+    let sources: Vec<String> = shipped_files().iter().map(|file| file.text.clone()).collect();
+    let words = rules.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let asked: std::collections::BTreeSet<&str> = words.filter(|word| word.starts_with("edge_")).collect();
+    assert!(!asked.is_empty());
+    for metric in asked {
+        let quoted = format!("\"{metric}\"");
+        assert!(
+            sources.iter().any(|text| text.contains(&quoted)),
+            "{metric} is not a metric"
+        );
+    }
+}
+
+#[test]
 fn the_changelog_knows_this_version() {
     let version = env!("CARGO_PKG_VERSION");
     let heading = format!("## {version}");

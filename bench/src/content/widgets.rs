@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
+use edge::representation::coding::Coding;
+use edge::representation::encoder::{Encoder, Quality};
 
 use super::File;
 use crate::error::{Error, Result};
@@ -40,14 +42,18 @@ const PACKAGES: [Package; 2] = [
 ];
 
 impl Widget {
-    /// All of them, newest, from `folder` if they are there from the last time.
-    pub(crate) fn fetch_all(folder: &Path) -> Result<Vec<Self>> {
-        PACKAGES.iter().map(|package| package.fetch(folder)).collect()
+    /// All of them, newest, from `folder` if they are there from the last time. Their coded forms are the best there are,
+    /// or else what takes no time.
+    pub(crate) fn fetch_all(folder: &Path, best: bool) -> Result<Vec<Self>> {
+        PACKAGES
+            .iter()
+            .map(|package| package.fetch(folder, best))
+            .collect()
     }
 }
 
 impl Package {
-    fn fetch(&self, folder: &Path) -> Result<Widget> {
+    fn fetch(&self, folder: &Path, best: bool) -> Result<Widget> {
         let unpacked = folder.join(self.name);
         if !unpacked.join("package").is_dir() {
             self.unpack(folder, &unpacked)?;
@@ -56,8 +62,16 @@ impl Package {
         let script = unpacked.join("package").join(self.script);
         let bytes = Bytes::from(fs::read(&script).map_err(|error| Error::file("read", &script, error))?);
         let base = self.script.rsplit('/').next().unwrap_or(self.script);
-        let br = kept(&unpacked.join(format!("{base}.br")), || brotli_best(&bytes))?;
-        let gz = kept(&unpacked.join(format!("{base}.gz")), || gzip_best(&bytes))?;
+        let form = |end: &str, make: fn(&[u8]) -> std::io::Result<Vec<u8>>| {
+            kept(&unpacked.join(format!("{base}.{end}")), || make(&bytes))
+        };
+        let (br, gz) = if best {
+            (form("br", brotli_best)?, form("gz", gzip_best)?)
+        } else {
+            let fast_br = |bytes: &[u8]| fast(Coding::Br, bytes);
+            let fast_gz = |bytes: &[u8]| fast(Coding::Gzip, bytes);
+            (form("fast.br", fast_br)?, form("fast.gz", fast_gz)?)
+        };
         Ok(Widget {
             name: self.name,
             file: File {
@@ -73,7 +87,7 @@ impl Package {
     fn unpack(&self, folder: &Path, unpacked: &Path) -> Result<()> {
         fs::create_dir_all(folder).map_err(|error| Error::file("create", folder, error))?;
         let packed = run(Command::new("npm")
-            .args(["pack", "--silent", self.package])
+            .args(["pack", "--silent", "--fetch-retries=5", self.package])
             .current_dir(folder))?;
         let archive = folder.join(packed.lines().last().unwrap_or_default().trim());
         // Unpacked beside and moved, so that one who is interrupted leaves nothing half.
@@ -105,6 +119,13 @@ fn kept(file: &PathBuf, make: impl FnOnce() -> std::io::Result<Vec<u8>>) -> Resu
     let bytes = make().map_err(|error| Error::file("make", file, error))?;
     fs::write(file, &bytes).map_err(|error| Error::file("write", file, error))?;
     Ok(bytes.into())
+}
+
+fn fast(coding: Coding, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let Some(mut encoder) = Encoder::new(coding, Quality::Fast) else {
+        return Ok(bytes.to_vec());
+    };
+    Ok([encoder.write(bytes)?, encoder.finish()?].concat())
 }
 
 fn brotli_best(bytes: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -2,8 +2,9 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use edge::cache::key::Key;
@@ -91,14 +92,14 @@ impl Case {
 /// Runs a case as often as it is told.
 pub(crate) fn serve(arguments: &CaseArguments) -> Result<()> {
     let outcome = block_on(async {
-        let bench = Bench::start(arguments).await?;
-        bench.run(arguments.case, arguments.repetitions).await
+        let bench = Bench::start(arguments.origin, &arguments.folder).await?;
+        bench.run(arguments.case, arguments.repetitions).map(drop)
     })?;
     outcome.map_err(Error::Said)
 }
 
 /// A node that holds what the cases ask for.
-struct Bench {
+pub(super) struct Bench {
     node: Node,
     clock: Clock,
 }
@@ -107,16 +108,15 @@ const PLAIN: &str = "/f1k.bin";
 const SCRIPT: &str = "/script.js";
 
 impl Bench {
-    async fn start(arguments: &CaseArguments) -> Outcome<Self> {
+    /// A node in front of an origin; what it writes goes into `folder`.
+    pub(super) async fn start(origin: SocketAddr, folder: &Path) -> Outcome<Self> {
         let text = format!(
             "workers = 1\n[listen]\nplain = [\"127.0.0.1:0\"]\nadmin = \"off\"\n[origin.content]\nkind = \"s3\"\n\
              credentials = \"anonymous\"\nbuckets = [{{ name = \"bench\", region = \"us-east-1\", \
-             endpoint = \"http://{}\", path_style = true }}]\n[[site]]\nhosts = [\"{HOST}\"]\norigin = \"content\"\n\
-             [[site.rule]]\npath = \"/client/*\"\nttl = \"60s\"\n",
-            arguments.origin
+             endpoint = \"http://{origin}\", path_style = true }}]\n[[site]]\nhosts = [\"{HOST}\"]\norigin = \"content\"\n\
+             [[site.rule]]\npath = \"/client/*\"\nttl = \"60s\"\n"
         );
-        let config =
-            edge::config::parse(&text, "bench.toml", &arguments.folder).map_err(|error| error.to_string())?;
+        let config = edge::config::parse(&text, "bench.toml", folder).map_err(|error| error.to_string())?;
         let clock = Clock::real();
         let control = tokio::runtime::Handle::current();
         let node = Node::start(config, None, clock.clone(), control).map_err(|error| error.to_string())?;
@@ -139,7 +139,7 @@ impl Bench {
             if is_hit {
                 return Ok(());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Err(format!("{path} is never a hit"))
     }
@@ -182,7 +182,8 @@ impl Bench {
         }
     }
 
-    async fn run(&self, case: Case, repetitions: usize) -> Outcome<()> {
+    /// Runs a case so often; says how long that took, without what was made ready for it.
+    pub(super) fn run(&self, case: Case, repetitions: usize) -> Outcome<Duration> {
         match case {
             Case::Freshness => self.freshness(repetitions),
             Case::Key => self.key(repetitions),
@@ -198,7 +199,7 @@ impl Bench {
                 self.respond(repetitions, request, 206)
             }
             Case::RespondUnchanged => {
-                let response = come(self.node.exchange().run(self.request(PLAIN, &[]))).await;
+                let response = at_once(self.node.exchange().run(self.request(PLAIN, &[])))?;
                 let tag = response.headers.get("etag").cloned();
                 finish(response);
                 let tag = tag.ok_or("it has no entity tag")?;
@@ -209,10 +210,10 @@ impl Bench {
         }
     }
 
-    fn respond(&self, repetitions: usize, request: impl Fn() -> Request, status: u16) -> Outcome<()> {
+    fn respond(&self, repetitions: usize, request: impl Fn() -> Request, status: u16) -> Outcome<Duration> {
         let exchange = self.node.exchange();
         let requests = (0..repetitions).map(|_| request()).collect();
-        measured(requests, |request| {
+        timed(requests, |request| {
             let response = at_once(exchange.run(request))?;
             if response.status != status {
                 return Err(format!("{} instead of {status}", response.status));
@@ -222,9 +223,9 @@ impl Bench {
         })
     }
 
-    fn key(&self, repetitions: usize) -> Outcome<()> {
+    fn key(&self, repetitions: usize) -> Outcome<Duration> {
         let routes = self.node.exchange().routes();
-        measured(vec!["/client/acme/app%2Ejs"; repetitions], |path| {
+        timed(vec!["/client/acme/app%2Ejs"; repetitions], |path| {
             let site = black_box(&routes.router)
                 .route(HOST)
                 .ok_or("there is no such site")?;
@@ -234,13 +235,13 @@ impl Bench {
         })
     }
 
-    fn lookup(&self, repetitions: usize) -> Outcome<()> {
+    fn lookup(&self, repetitions: usize) -> Outcome<Duration> {
         let exchange = self.node.exchange();
         let (request, now) = (self.request(PLAIN, &[]), self.clock.now());
         let key = key(&exchange.routes().router, PLAIN)?;
         let cache = exchange.cache();
         let sought = key.sought();
-        measured(vec![(); repetitions], |()| {
+        timed(vec![(); repetitions], |()| {
             let found = lookup::lookup(
                 &cache.memory,
                 &cache.epochs,
@@ -256,13 +257,13 @@ impl Bench {
         })
     }
 
-    fn freshness(&self, repetitions: usize) -> Outcome<()> {
+    fn freshness(&self, repetitions: usize) -> Outcome<Duration> {
         let exchange = self.node.exchange();
         let key = key(&exchange.routes().router, PLAIN)?;
         let entry = exchange.cache().memory.find(&key).ok_or("it is not stored")?;
         let stored = entry.variants().first().ok_or("it is not stored")?;
         let (request, now) = (self.request(PLAIN, &[]), self.clock.now());
-        measured(vec![(); repetitions], |()| {
+        timed(vec![(); repetitions], |()| {
             let directives = RequestDirectives::parse(black_box(&request.headers));
             let head = black_box(&stored.head);
             let age = freshness::current_age(head.initial_age, head.response_time, now);
@@ -281,14 +282,14 @@ fn key(router: &Router, path: &str) -> Outcome<Key> {
 }
 
 /// One spelling that everybody sends, and one that nobody expects.
-fn negotiation(repetitions: usize) -> Outcome<()> {
+fn negotiation(repetitions: usize) -> Outcome<Duration> {
     let spellings = [BROWSER, "br;q=0.9, gzip;q=1.0, zstd;q=0.1, *;q=0"].map(HeaderValue::from_static);
     let sizes = [
         (Coding::Identity, 175_000),
         (Coding::Gzip, 52_000),
         (Coding::Br, 45_000),
     ];
-    measured(vec![(); repetitions], |()| {
+    timed(vec![(); repetitions], |()| {
         for spelling in &spellings {
             let accepted = AcceptEncoding::parse([black_box(spelling)]);
             if black_box(accepted.smallest(black_box(sizes))) != Some(Coding::Br) {
@@ -297,6 +298,12 @@ fn negotiation(repetitions: usize) -> Outcome<()> {
         }
         Ok(())
     })
+}
+
+fn timed<T>(items: Vec<T>, work: impl FnMut(T) -> Outcome<()>) -> Outcome<Duration> {
+    let began = crate::clock::now();
+    measured(items, work)?;
+    Ok(began.elapsed())
 }
 
 /// Everything that happens in here is counted, on this thread, and nothing else: valgrind knows it by its name.

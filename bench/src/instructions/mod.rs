@@ -12,6 +12,8 @@ pub(crate) use cases::{CaseArguments, serve};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cases::Case;
 use counted::{Counts, Verdict};
@@ -78,6 +80,29 @@ const PLAIN_LIBC: (&str, &str) = (
 const COUNTED: &str = "--toggle-collect=*cases::measured*";
 
 fn count(valgrind: &Path, folder: &Path) -> Result<Counts> {
+    let origin = origin(folder)?;
+    let next = AtomicUsize::new(0);
+    let counts = Mutex::new(Counts::default());
+    // Each case is a process of its own: they do not disturb each other's counts, only each other's time.
+    let count_some = || {
+        while let Some(case) = Case::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let repetitions = case.repetitions();
+            let all = callgrind(valgrind, folder, *case, repetitions, &origin)?;
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.set(case.token(), all / repetitions as u64);
+        }
+        Ok::<_, Error>(())
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(count_some);
+        let outcome = count_some();
+        other.join().unwrap_or(Ok(())).and(outcome)
+    })?;
+    Ok(counts.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// An origin with all that the cases ask for.
+fn origin(folder: &Path) -> Result<Origin> {
     let content = Content::lay(folder.join("content"))?;
     let script = content.folder.join("script.js");
     // Something that is worth coding.
@@ -85,14 +110,7 @@ fn count(valgrind: &Path, folder: &Path) -> Result<Counts> {
         .map(|line| format!("export const line{line} = {line} * {line};\n"))
         .collect();
     std::fs::write(&script, text).map_err(|error| Error::file("write", &script, error))?;
-    let origin = Origin::start(&content.folder, folder.join("origin.log"), None)?;
-    let mut counts = Counts::default();
-    for case in Case::ALL {
-        let repetitions = case.repetitions();
-        let all = callgrind(valgrind, folder, case, repetitions, &origin)?;
-        counts.set(case.token(), all / repetitions as u64);
-    }
-    Ok(counts)
+    Origin::start(&content.folder, folder.join("origin.log"), None)
 }
 
 /// All instructions of a process that runs a case so often.

@@ -102,6 +102,7 @@ impl Summary {
             latencies: None,
             lag: None,
             unchanged: 0,
+            resumed: None,
             wire_bytes: self.data_bytes,
         })
     }

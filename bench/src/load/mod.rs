@@ -62,6 +62,8 @@ pub(crate) struct Done {
     pub(crate) lag: Option<Histogram<u64>>,
     /// Answers that said "not modified".
     pub(crate) unchanged: u64,
+    /// Handshakes that were resumed, where they were to be.
+    pub(crate) resumed: Option<u64>,
     /// Bytes of bodies, as they were sent.
     pub(crate) wire_bytes: u64,
 }

@@ -30,7 +30,7 @@ pub(crate) struct Open {
 const BEHIND_MAX: usize = 4096;
 
 /// How long the last answers may take.
-const LAST_MAX: Duration = Duration::from_secs(30);
+const LAST_MAX: Duration = Duration::from_secs(120);
 
 struct Due {
     ask: Ask,
@@ -76,7 +76,7 @@ impl Open {
         });
         ended
             .await
-            .map_err(|_| "answers are still missing after 30 s".to_owned())?;
+            .map_err(|_| "answers are still missing after 120 s".to_owned())?;
         let seconds = (clock::now() - counted_from).as_secs_f64();
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fault) = tally.fault.take() {
@@ -88,6 +88,7 @@ impl Open {
             latencies: Some(tally.latencies.clone()),
             lag: Some(tally.lag.clone()),
             unchanged: tally.unchanged,
+            resumed: None,
             wire_bytes: tally.wire_bytes,
         })
     }

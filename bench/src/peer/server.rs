@@ -26,6 +26,8 @@ pub(crate) struct Ground {
     pub(crate) certificate: Certificate,
     /// The core of the servers.
     pub(crate) core: Option<usize>,
+    /// Whether servers make better coded forms of what they hold, behind their clients' backs.
+    pub(crate) better_forms: bool,
 }
 
 /// The certificate that all servers show: ECDSA on P-256.
@@ -39,8 +41,11 @@ pub(crate) struct Certificate {
     pub(crate) bundle: PathBuf,
 }
 
-/// How long a server may take to answer for the first time.
-const START_MAX: Duration = Duration::from_secs(30);
+/// How long a server may take to answer for the first time, on a machine that is busy with others.
+const START_MAX: Duration = Duration::from_secs(120);
+
+/// How often a server is started that ends at once: the port that was free may have been taken meanwhile.
+const STARTS_MAX: usize = 3;
 
 /// A server that answers.
 #[derive(Debug)]
@@ -81,6 +86,16 @@ impl Certificate {
 impl Server {
     /// Starts a peer in a folder of its own, and waits for its first answer.
     pub(crate) fn start(peer: &Peer, ground: &Ground) -> Result<Self> {
+        let mut starts = 1;
+        loop {
+            match Self::start_once(peer, ground) {
+                Err(Error::Start { .. }) if starts < STARTS_MAX => starts += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn start_once(peer: &Peer, ground: &Ground) -> Result<Self> {
         let kind = peer.kind;
         let folder = ground
             .folder
@@ -236,6 +251,7 @@ fn values(
             "@modules@",
             when(has_brotli, &format!("load_module {};", brotli.display())),
         ),
+        ("@recode@", when(!ground.better_forms, "recode_budget = 0.0")),
         ("@brotli@", when(has_brotli, "brotli_static on;")),
         ("@gzip_static@", when(has_gzip_static(peer), "gzip_static on;")),
         ("@http2_old@", when(!modern, " http2")),

@@ -116,6 +116,24 @@ impl Drop for Child {
     }
 }
 
+/// The cores on which we may run, as the kernel lists them.
+pub(crate) fn allowed_cores() -> Vec<usize> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    cores_of(list.unwrap_or_default())
+}
+
+/// `0-2,7` are four cores.
+fn cores_of(list: &str) -> Vec<usize> {
+    let ranges = list.trim().split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    });
+    ranges.flatten().collect()
+}
+
 /// Takes a core for ourselves and all that is started from here without one of its own.
 pub(crate) fn pin_self(core: usize) -> Result<()> {
     let output = Command::new("taskset")
@@ -165,6 +183,16 @@ mod tests {
     /// A place for what a test's process says, which the test takes away again.
     fn log(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("bench-test-{name}-{}", process::id()))
+    }
+
+    #[test]
+    fn lists_of_cores_are_read() {
+        let check = |list: &str, expected: &[usize]| assert_eq!(cores_of(list), expected, "{list}");
+        check("\t0-1\n", &[0, 1]);
+        check("3", &[3]);
+        check("0-2,7,9-10", &[0, 1, 2, 7, 9, 10]);
+        check("", &[]);
+        assert!(!allowed_cores().is_empty());
     }
 
     #[test]

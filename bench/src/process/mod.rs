@@ -5,7 +5,7 @@ mod memory;
 mod quiet;
 mod usage;
 
-pub(crate) use child::{Child, Spawn, pin_self};
+pub(crate) use child::{Child, Spawn, allowed_cores, pin_self};
 pub(crate) use memory::{Memory, memory};
 pub(crate) use quiet::{Disturbance, Quiet};
 pub(crate) use usage::{Spent, cpu_nanos};

@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::peer::Peer;
 
 /// Without this, a figure is hearsay.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct About {
     date: String,
     machine: String,
@@ -31,16 +31,35 @@ impl About {
         }
     }
 
-    /// As a list.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = format!(
-            "- date: {}\n- machine: {}\n- command: `{}`\n",
-            self.date, self.machine, self.command
-        );
-        for (name, version) in &self.versions {
-            text.push_str(&format!("- {name}: {version}\n"));
+    /// When and by which command.
+    pub(super) fn how(&self) -> String {
+        format!("{}, `{}`", self.date, self.command)
+    }
+
+    /// As a list: machine and versions of all of these, each said once. What is not the same everywhere names the scenarios
+    /// that it is of.
+    pub(super) fn markdown(all: &[(&str, &Self)]) -> String {
+        let mut lines: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+        for (scenario, about) in all {
+            let versions = about
+                .versions
+                .iter()
+                .map(|(name, version)| (name.as_str(), version.as_str()));
+            for (name, value) in [("machine", about.machine.as_str())].into_iter().chain(versions) {
+                match lines.iter_mut().find(|line| (line.0, line.1) == (name, value)) {
+                    Some(line) => line.2.push(scenario),
+                    None => lines.push((name, value, vec![scenario])),
+                }
+            }
         }
-        text
+        let is_alone = |name: &str| lines.iter().filter(|line| line.0 == name).count() == 1;
+        lines
+            .iter()
+            .map(|(name, value, scenarios)| match is_alone(name) {
+                true => format!("- {name}: {value}\n"),
+                false => format!("- {name}: {value} ({})\n", scenarios.join(", ")),
+            })
+            .collect()
     }
 }
 
@@ -64,4 +83,26 @@ fn machine() -> String {
         memory as f64 / 1024.0 / 1024.0,
         read("/proc/sys/kernel/osrelease").trim()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_between_pieces_says_where() {
+        let about = |edge: &str| About {
+            date: String::new(),
+            machine: "one".to_owned(),
+            command: String::new(),
+            versions: vec![
+                ("edge".to_owned(), edge.to_owned()),
+                ("h2o".to_owned(), "2.2".to_owned()),
+            ],
+        };
+        let (old, new) = (about("0.1"), about("0.2"));
+        let text = About::markdown(&[("hit", &old), ("large", &new), ("real", &new)]);
+        let expected = "- machine: one\n- edge: 0.1 (hit)\n- h2o: 2.2\n- edge: 0.2 (large, real)\n";
+        assert_eq!(text, expected);
+    }
 }

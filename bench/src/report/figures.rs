@@ -2,32 +2,48 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::load::Done;
 use crate::process::Disturbance;
 use crate::scenario::Scenario;
 
-/// What a number is of. The order is that of the columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a number is of. The order is that of the columns; the names are those of JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Measure {
     /// Microseconds of processor for one answer: of the server's processes, in the kernel for them too.
+    #[serde(rename = "cpu_micros")]
     CpuMicros,
+    #[serde(rename = "per_second")]
     PerSecond,
+    #[serde(rename = "p50_millis")]
     P50Millis,
+    #[serde(rename = "p99_millis")]
     P99Millis,
+    #[serde(rename = "p999_millis")]
     P999Millis,
     /// How late the generator itself was, at the 99th percentile.
+    #[serde(rename = "lag_p99_millis")]
     LagMillis,
     /// Bytes of a body as it was sent.
+    #[serde(rename = "wire_bytes")]
     WireBytes,
     /// Questions to the origin for a hundred answers.
+    #[serde(rename = "origin_percent")]
     OriginShare,
     /// Answers that said "not modified", of a hundred.
+    #[serde(rename = "unchanged_percent")]
     UnchangedShare,
+    /// Handshakes that were resumed, of a hundred.
+    #[serde(rename = "resumed_percent")]
+    ResumedShare,
+    #[serde(rename = "resident_kib_each")]
     ResidentKibEach,
+    #[serde(rename = "proportional_kib_each")]
     ProportionalKibEach,
+    #[serde(rename = "resident_mib")]
     ResidentMib,
+    #[serde(rename = "proportional_mib")]
     ProportionalMib,
 }
 
@@ -44,35 +60,12 @@ impl Measure {
             Self::WireBytes => "bytes",
             Self::OriginShare => "origin %",
             Self::UnchangedShare => "304 %",
+            Self::ResumedShare => "resumed %",
             Self::ResidentKibEach => "RSS KiB each",
             Self::ProportionalKibEach => "PSS KiB each",
             Self::ResidentMib => "RSS MiB",
             Self::ProportionalMib => "PSS MiB",
         }
-    }
-
-    fn token(self) -> &'static str {
-        match self {
-            Self::CpuMicros => "cpu_micros",
-            Self::PerSecond => "per_second",
-            Self::P50Millis => "p50_millis",
-            Self::P99Millis => "p99_millis",
-            Self::P999Millis => "p999_millis",
-            Self::LagMillis => "lag_p99_millis",
-            Self::WireBytes => "wire_bytes",
-            Self::OriginShare => "origin_percent",
-            Self::UnchangedShare => "unchanged_percent",
-            Self::ResidentKibEach => "resident_kib_each",
-            Self::ProportionalKibEach => "proportional_kib_each",
-            Self::ResidentMib => "resident_mib",
-            Self::ProportionalMib => "proportional_mib",
-        }
-    }
-}
-
-impl Serialize for Measure {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.token())
     }
 }
 
@@ -109,6 +102,10 @@ impl Sample {
             let share = 100.0 * done.unchanged as f64 / done.answered as f64;
             sample.set(Measure::UnchangedShare, share);
         }
+        if let Some(resumed) = done.resumed {
+            let share = 100.0 * resumed as f64 / done.answered.max(1) as f64;
+            sample.set(Measure::ResumedShare, share);
+        }
         sample
     }
 
@@ -119,7 +116,7 @@ impl Sample {
 }
 
 /// The values of all rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,
@@ -146,7 +143,7 @@ impl Spread {
 }
 
 /// All that is known of one server in one case.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
     pub(crate) scenario: Scenario,
     pub(crate) case: String,
@@ -219,17 +216,14 @@ impl Figures {
         self.faults.push(fault);
     }
 
-    /// All figures.
-    pub(crate) fn all(&self) -> &[Figure] {
+    #[cfg(test)]
+    pub(super) fn all(&self) -> &[Figure] {
         &self.all
     }
 
-    pub(crate) fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    pub(crate) fn faults(&self) -> &[String] {
-        &self.faults
+    /// Figures, notes and faults.
+    pub(super) fn into_parts(self) -> (Vec<Figure>, Vec<String>, Vec<String>) {
+        (self.all, self.notes, self.faults)
     }
 }
 

@@ -2,68 +2,71 @@
 
 mod about;
 mod figures;
+mod piece;
 mod plot;
 mod table;
 
 pub(crate) use about::About;
 pub(crate) use figures::{Figures, Measure, Sample};
+pub(crate) use piece::Piece;
 
 use std::path::Path;
-
-use serde::Serialize;
 
 use crate::error::{Error, Result};
 use figures::Figure;
 
-/// Everything that a run says.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report<'a> {
-    pub(crate) about: About,
-    figures: &'a [Figure],
-    notes: &'a [String],
-    faults: &'a [String],
+/// Everything that one run says, or several that were made one after the other.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pieces: Vec<Piece>,
 }
 
-impl<'a> Report<'a> {
-    /// What is to be said of these figures.
-    pub(crate) fn new(about: About, figures: &'a Figures) -> Self {
-        Self {
-            about,
-            figures: figures.all(),
-            notes: figures.notes(),
-            faults: figures.faults(),
-        }
+impl Report {
+    /// What is to be said of these pieces, in this order.
+    pub(crate) fn new(pieces: Vec<Piece>) -> Self {
+        Self { pieces }
     }
 
     /// For a terminal.
     pub(crate) fn text(&self) -> String {
-        table::text(self.figures) + &self.remarks("\n")
+        table::text(&self.figures())
+            + &self
+                .pieces
+                .iter()
+                .map(|piece| piece.remarks("\n"))
+                .collect::<String>()
     }
 
     /// For programs.
     pub(crate) fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).map_err(|error| Error::Said(error.to_string()))
+        serde_json::to_string_pretty(&self.pieces).map_err(|error| Error::Said(error.to_string()))
     }
 
     /// For a file that is kept.
     pub(crate) fn markdown(&self) -> String {
-        format!(
-            "# Results\n\n{}\n{}{}",
-            self.about.markdown(),
-            table::markdown(self.figures),
-            self.remarks("\n- ")
-        )
+        let abouts: Vec<(&str, &About)> = self
+            .pieces
+            .iter()
+            .map(|piece| (piece.scenario.token(), &piece.about))
+            .collect();
+        let sections: String = self.pieces.iter().map(Piece::markdown).collect();
+        format!("# Results\n\n{}{sections}", About::markdown(&abouts))
     }
 
     /// A picture of the processor time of each case.
     pub(crate) fn plot(&self, file: &Path) -> Result<()> {
-        std::fs::write(file, plot::svg(self.figures)).map_err(|error| Error::file("write", file, error))
+        std::fs::write(file, plot::svg(&self.figures())).map_err(|error| Error::file("write", file, error))
     }
 
-    fn remarks(&self, before: &str) -> String {
-        let lines = self.notes.iter().map(|note| format!("{before}{note}"));
-        let faults = self.faults.iter().map(|fault| format!("{before}fault: {fault}"));
-        let text: String = lines.chain(faults).collect();
-        if text.is_empty() { text } else { text + "\n" }
+    /// Whether something went wrong.
+    pub(crate) fn has_faults(&self) -> bool {
+        self.pieces.iter().any(|piece| !piece.faults.is_empty())
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.pieces
+            .iter()
+            .flat_map(|piece| piece.figures.iter().cloned())
+            .collect()
     }
 }

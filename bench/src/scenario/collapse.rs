@@ -60,6 +60,7 @@ fn storm(lab: &Lab, server: &Server) -> Result<Done> {
             latencies: Some(latencies),
             lag: None,
             unchanged: 0,
+            resumed: None,
         })
     })?;
     outcome.map_err(|why| server.load(why))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Scenario;
+use crate::clock;
 use crate::content::{Content, Object, Widget};
 use crate::error::{Error, Result};
 use crate::load::{Ask, Done, Door, Groups, Judge, OPENSSL, Outcome, Protocol, Seen};
@@ -26,6 +27,8 @@ pub(crate) struct Scale {
     pub(crate) again_max: usize,
     /// Connections that stay idle.
     pub(crate) idle: usize,
+    /// Connections of the clients of `latency` and `real`.
+    pub(crate) connections: usize,
     /// Requests in each second, where the rate is fixed.
     pub(crate) rate: f64,
     /// Tenants that are known.
@@ -34,8 +37,8 @@ pub(crate) struct Scale {
     pub(crate) storm: usize,
     /// Cold objects that are asked for in each round.
     pub(crate) misses: u64,
-    /// How long servers may take to make their best coded forms.
-    pub(crate) settle: Duration,
+    /// How long servers may take to make their best coded forms; none are made, nor waited for, where it is none.
+    pub(crate) settle: Option<Duration>,
     /// Whether each scenario gets servers that were just started.
     pub(crate) fresh: bool,
 }
@@ -49,11 +52,12 @@ impl Scale {
             patience: Duration::from_secs(60),
             again_max: 3,
             idle: 10_000,
+            connections: 100,
             rate: 20_000.0,
             tenants: 1_000_000,
             storm: 1000,
             misses: 1000,
-            settle: Duration::from_secs(60),
+            settle: Some(Duration::from_secs(600)),
             fresh: true,
         }
     }
@@ -65,12 +69,13 @@ impl Scale {
             seconds: 0.3,
             patience: Duration::ZERO,
             again_max: 0,
-            idle: 100,
+            idle: 50,
+            connections: 20,
             rate: 500.0,
             tenants: 300,
             storm: 50,
             misses: 20,
-            settle: Duration::from_secs(1),
+            settle: None,
             fresh: false,
         }
     }
@@ -120,7 +125,8 @@ impl Lab {
         let mut content = Content::lay(plan.folder.join("content"))?;
         let mut widgets = Vec::new();
         if plan.scenarios.iter().any(|scenario| scenario.needs_widgets()) {
-            widgets = Widget::fetch_all(&plan.kept.join("widgets"))?;
+            let best = plan.scale.settle.is_some();
+            widgets = Widget::fetch_all(&plan.kept.join("widgets"), best)?;
             content.add_widgets(&widgets)?;
         }
         if plan.scenarios.contains(&Scenario::Real) {
@@ -140,6 +146,7 @@ impl Lab {
                 origin: origin.address,
                 certificate,
                 core: plan.cores.map(|(server, _)| server),
+                better_forms: plan.scale.settle.is_some(),
             },
             origin,
             scale: plan.scale,
@@ -194,7 +201,8 @@ impl Lab {
         let door = self.door(server, protocol)?;
         let asked = block_on(async {
             let mut connection = door.connect(0).await?;
-            for _ in 0..TRIES {
+            let began = clock::now();
+            while began.elapsed() < HIT_MAX {
                 let request = self.judge.request(ask, &door)?;
                 let seen = self.judge.judge(ask, connection.send(request).await?).await?;
                 if server.kind.mark.is_hit(&seen.headers) {
@@ -202,7 +210,7 @@ impl Lab {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Err(format!("{TRIES} times in a row it was no hit"))
+            Err(format!("it is no hit after {} s", HIT_MAX.as_secs()))
         })?;
         asked.map_err(|why| Error::Wrong {
             name: server.kind.name.to_owned(),
@@ -306,8 +314,8 @@ impl Lab {
     }
 }
 
-/// How often an answer may be no hit at first.
-const TRIES: usize = 100;
+/// How long it may take until an answer is a hit.
+const HIT_MAX: Duration = Duration::from_secs(60);
 
 /// Runs something of the load to its end, on a runtime of its own on this thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Result<Outcome<T>> {

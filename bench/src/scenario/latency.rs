@@ -9,8 +9,6 @@ use crate::error::Result;
 use crate::load::{Ask, Open, Protocol, Repeat};
 use crate::peer::Server;
 
-const CONNECTIONS: usize = 100;
-
 /// 10 KiB over HTTP/1.1 and HTTP/2.
 pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
     let ask = Ask::plain(lab.ground.content.file("/f10k.bin")?);
@@ -27,7 +25,7 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
             let open = Open {
                 door: lab.door(server, protocol)?,
                 judge: Arc::clone(&lab.judge),
-                connections: CONNECTIONS,
+                connections: lab.scale.connections,
                 rate: lab.scale.rate,
                 duration: Duration::from_secs_f64(lab.scale.seconds),
                 warm_up: Duration::from_secs_f64(lab.scale.seconds / 5.0),

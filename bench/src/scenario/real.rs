@@ -12,8 +12,6 @@ use crate::error::{Error, Result};
 use crate::load::{Ask, BROWSER, Closed, Judge, Mix, Protocol, Workload, Zipf};
 use crate::peer::Server;
 
-const CONNECTIONS: usize = 100;
-
 /// The first of the tenants that are asked for once.
 const UNKNOWN: u64 = 1_000_000_000;
 
@@ -35,7 +33,7 @@ impl Mix for Walk {
     }
 }
 
-/// As fast as it comes, over HTTP/2 with 100 connections.
+/// As fast as it comes, over HTTP/2 with 100 connections, or as many as the scale says.
 pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
     let scripts: Vec<Object> = lab
         .widgets
@@ -47,7 +45,7 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
     };
     let scripts = [*small, *large];
     let zipf = Arc::new(Zipf::new(lab.scale.tenants));
-    let name = format!("{} tenants, h2 100 x 1", lab.scale.tenants);
+    let name = format!("{} tenants, h2 {} x 1", lab.scale.tenants, lab.scale.connections);
     let case = Case {
         scenario: Scenario::Real,
         name: &name,
@@ -104,7 +102,7 @@ fn closed(lab: &Lab, server: &Server, judge: Arc<Judge>, requests: u64) -> Resul
     Ok(Closed {
         door: lab.door(server, Protocol::H2)?,
         judge,
-        connections: CONNECTIONS,
+        connections: lab.scale.connections,
         streams: 1,
         duration: Duration::from_secs_f64(lab.scale.seconds.max(1.0)),
         requests,

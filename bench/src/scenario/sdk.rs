@@ -72,6 +72,7 @@ pub(super) fn run(lab: &Lab, objects: &[Object], at_once: usize) -> Result<(Done
         latencies: Some(latencies),
         lag: None,
         unchanged: 0,
+        resumed: None,
         wire_bytes: 0,
     };
     Ok((done, said.cpu_nanos))

@@ -124,7 +124,8 @@ impl AccountKey {
         Some(URL_SAFE_NO_PAD.encode(digest(&SHA256, jwk.as_bytes())))
     }
 
-    async fn read(shared: &Shared, directory: &str) -> Result<Option<Self>, store::Error> {
+    /// The key in the store, if there is one.
+    pub(crate) async fn read(shared: &Shared, directory: &str) -> Result<Option<Self>, store::Error> {
         let key = object(directory);
         let Some(found) = shared.objects().get(&key).await? else {
             return Ok(None);
@@ -136,6 +137,28 @@ impl AccountKey {
         serde_json::from_slice(&plain)
             .map(Some)
             .map_err(|_| store::Error::damaged(&key, "does not read as an account"))
+    }
+
+    /// Seals the key in the store anew where another of our keys seals now, so that the old one can be dropped. Whoever
+    /// wrote meanwhile is left to it.
+    pub(crate) async fn reseal(shared: &Shared, directory: &str) -> Result<(), store::Error> {
+        let (key, place) = (object(directory), Place::Account { directory });
+        let found = shared.objects().get(&key).await?;
+        let Some(found) = found.filter(|found| !shared.keys().seals(&found.body)) else {
+            return Ok(());
+        };
+        let opened = shared.keys().open(&place, &found.body);
+        let sealed = opened
+            .and_then(|plain| shared.keys().seal(&place, &plain))
+            .map_err(|error| store::Error::damaged(&key, error.to_string()))?;
+        match shared
+            .objects()
+            .put(&key, sealed, OnlyIf::Unchanged(found.tag))
+            .await
+        {
+            Err(error) if !error.is_conflict() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Puts the key into the store, unless another node was faster: then it is the other's that counts.
@@ -164,6 +187,7 @@ fn object(directory: &str) -> String {
     format!("accounts/{}", hash.get(..32).unwrap_or_default())
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
+/// What stands in base64url, with padding or without.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
 }

@@ -25,14 +25,36 @@ const TOKEN_BYTES_MAX: usize = 128;
 /// What this node answers a CA.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// The account's thumbprint by name; `*.` never stands here, for HTTP-01 proves no wildcards.
-    thumbprints: ArcSwap<HashMap<String, Arc<str>>>,
+    /// The account's thumbprint by name, nothing while no account is known; `*.` never stands here, for HTTP-01 proves no
+    /// wildcards.
+    thumbprints: ArcSwap<HashMap<String, Option<Arc<str>>>>,
     certificates: ArcSwap<HashMap<String, Arc<ServerConfig>>>,
 }
 
+/// What is answered on the challenge path of HTTP-01.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpAnswer {
+    /// Not a token, or not a name that is proved this way.
+    Missing,
+    /// It would be answered if this node knew the account.
+    NoAccount,
+    /// The token and the account's thumbprint.
+    Text(String),
+}
+
+impl HttpAnswer {
+    /// The text, if there is one.
+    pub fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Missing | Self::NoAccount => None,
+        }
+    }
+}
+
 impl Answers {
-    /// What to answer on the challenge path: `None` for a path that is not one, an inner `None` where there is no answer.
-    pub fn http(&self, host: &str, path: &str) -> Option<Option<String>> {
+    /// What to answer to `path`: `None` where it is not the challenge path.
+    pub fn http(&self, host: &str, path: &str) -> Option<HttpAnswer> {
         let token = path.strip_prefix(PATH)?;
         let base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         let good = !token.is_empty() && token.len() <= TOKEN_BYTES_MAX && token.bytes().all(base64url);
@@ -45,11 +67,15 @@ impl Answers {
         });
         let thumbprints = self.thumbprints.load();
         let thumbprint = thumbprints.get(host.trim_end_matches('.')).filter(|_| good);
-        Some(thumbprint.map(|thumbprint| format!("{token}.{thumbprint}")))
+        Some(match thumbprint {
+            Some(Some(thumbprint)) => HttpAnswer::Text(format!("{token}.{thumbprint}")),
+            Some(None) => HttpAnswer::NoAccount,
+            None => HttpAnswer::Missing,
+        })
     }
 
     /// Sets whose thumbprint is answered under which name.
-    pub fn set_thumbprints(&self, thumbprints: HashMap<String, Arc<str>>) {
+    pub fn set_thumbprints(&self, thumbprints: HashMap<String, Option<Arc<str>>>) {
         self.thumbprints.store(Arc::new(thumbprints));
     }
 
@@ -137,9 +163,13 @@ mod tests {
     #[test]
     fn only_an_exact_token_of_a_known_name_is_answered() {
         let answers = Answers::default();
-        answers.set_thumbprints(HashMap::from([("a.example".to_owned(), Arc::from("print"))]));
+        answers.set_thumbprints(HashMap::from([
+            ("a.example".to_owned(), Some(Arc::from("print"))),
+            ("new.example".to_owned(), None),
+        ]));
         let check = |host: &str, path: &str, expected: Option<Option<&str>>| {
-            let expected = expected.map(|answer| answer.map(str::to_owned));
+            let text = |text: &str| HttpAnswer::Text(text.to_owned());
+            let expected = expected.map(|answer| answer.map_or(HttpAnswer::Missing, text));
             assert_eq!(answers.http(host, path), expected, "{host} {path}");
         };
         check(
@@ -169,5 +199,15 @@ mod tests {
         check("a.example", "/.well-known/acme-challenge", None);
         check("a.example", "/.well-known/ACME-challenge/t", None);
         check("a.example", "/", None);
+        let early = |path: &str| answers.http("new.example", path);
+        assert_eq!(
+            early("/.well-known/acme-challenge/t"),
+            Some(HttpAnswer::NoAccount)
+        );
+        assert_eq!(
+            early("/.well-known/acme-challenge/t/"),
+            Some(HttpAnswer::Missing),
+            "nobody is asked for the account's sake over what is no token"
+        );
     }
 }

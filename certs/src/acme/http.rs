@@ -2,6 +2,7 @@
 //! (`Retry-After` of an error, the chain it offers and the others beside it).
 
 use std::fmt;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -38,6 +39,7 @@ type HyperClient = Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>;
 pub(crate) struct Http {
     client: HyperClient,
     heard: Arc<Mutex<Heard>>,
+    directory: Arc<str>,
     now: Now,
 }
 
@@ -58,14 +60,7 @@ impl Http {
             .map_err(|error| unusable(error.into()))?;
         let builder = HttpsConnectorBuilder::new();
         let builder = if let Some(file) = &acme.roots {
-            let mut roots = RootCertStore::empty();
-            let found =
-                CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string().into()))?;
-            for root in found {
-                let root = root.map_err(|error| unusable(error.to_string().into()))?;
-                roots.add(root).map_err(|error| unusable(error.into()))?;
-            }
-            builder.with_tls_config(tls.with_root_certificates(roots).with_no_client_auth())
+            builder.with_tls_config(tls.with_root_certificates(roots(file)?).with_no_client_auth())
         } else {
             builder
                 .with_provider_and_native_roots(aws_lc_rs::default_provider())
@@ -75,6 +70,7 @@ impl Http {
             client: Client::builder(TokioExecutor::new())
                 .build(builder.https_or_http().enable_http1().build()),
             heard: Arc::default(),
+            directory: Arc::from(acme.directory.as_str()),
             now,
         })
     }
@@ -85,7 +81,7 @@ impl Http {
 
     /// The error with what the CA said beside it.
     pub(super) fn failed(&self, error: instant_acme::Error) -> Error {
-        Error::ca(error, self.heard().retry_after.take())
+        Error::ca(&self.directory, error, self.heard().retry_after.take())
     }
 
     /// The chain that was answered last, and where the others are (RFC 8555 section 7.4.2).
@@ -125,6 +121,24 @@ impl Http {
             body: Box::new(body),
         })
     }
+}
+
+/// The roots in a file of PEM: those of a CA that the machine does not know.
+pub fn roots(file: &Path) -> Result<RootCertStore, Error> {
+    let unusable = |reason: String| Error::Roots {
+        file: file.into(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    let text = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    for root in CertificateDer::pem_slice_iter(&text) {
+        let root = root.map_err(|error| unusable(error.to_string()))?;
+        roots.add(root).map_err(|error| unusable(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("there is no certificate in it".to_owned()));
+    }
+    Ok(roots)
 }
 
 impl HttpClient for Http {

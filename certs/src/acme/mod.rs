@@ -9,10 +9,13 @@ mod http;
 mod order;
 mod proof;
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use account::AccountKey;
-pub use answers::Answers;
+pub use answers::{Answers, HttpAnswer};
+pub use http::roots;
 pub(crate) use order::{Pending, ari, complete, connect, connect_elsewhere, open};
 
 /// Why there is no certificate.
@@ -22,8 +25,10 @@ pub enum Error {
     #[error("the account cannot be used")]
     Account(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What the CA says, or that it says nothing.
-    #[error("the CA did not issue it")]
+    #[error("{ca} did not issue it")]
     Ca {
+        /// The URL of its directory.
+        ca: Arc<str>,
         /// What it said.
         source: Box<instant_acme::Error>,
         /// How long it asks to wait.
@@ -37,6 +42,14 @@ pub enum Error {
     /// The DNS.
     #[error("the proof cannot be put into the DNS")]
     Dns(#[from] dns::Error),
+    /// The file with the roots of the CA's https.
+    #[error("{}: cannot be used for the roots of the CA: {reason}", .file.display())]
+    Roots {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The order was refused.
     #[error("the order is invalid: {0}")]
     Invalid(String),
@@ -67,7 +80,7 @@ impl Error {
         match self {
             Self::Ca { over, .. } => *over,
             Self::Invalid(_) | Self::NoChallenge { .. } => true,
-            Self::Account(_) | Self::Key(_) | Self::Dns(_) | Self::Stuck => false,
+            Self::Account(_) | Self::Key(_) | Self::Dns(_) | Self::Roots { .. } | Self::Stuck => false,
         }
     }
 
@@ -84,8 +97,9 @@ impl Error {
         }
     }
 
-    fn ca(error: instant_acme::Error, retry_after: Option<Duration>) -> Self {
+    fn ca(ca: &Arc<str>, error: instant_acme::Error, retry_after: Option<Duration>) -> Self {
         Self::Ca {
+            ca: Arc::clone(ca),
             over: matches!(error, instant_acme::Error::Api(_)),
             source: Box::new(error),
             retry_after,

@@ -27,8 +27,6 @@ use crate::settings::{Acme, KeyKind, Managed};
 use crate::store::Shared;
 use crate::tickets::Now;
 
-/// An order that has not come to an end by then is left for the next holder of the lease.
-const ORDER_PATIENCE: Duration = Duration::from_secs(300);
 /// How often a request is made again whose nonce the CA did not like, beyond the three tries of instant-acme.
 const NONCE_TRIES: u32 = 8;
 
@@ -36,6 +34,8 @@ const NONCE_TRIES: u32 = 8;
 pub(crate) struct Connected {
     pub(super) account: Account,
     pub(super) http: Http,
+    /// By which HTTP-01 is answered; `None` when the store held no key.
+    pub(crate) thumbprint: Option<String>,
 }
 
 /// What is kept of an order under way.
@@ -71,11 +71,20 @@ pub(crate) async fn connect(shared: &Shared, acme: &Acme, now: Now) -> Result<Co
             (None, None) => return Err(Error::Account("there is no account".into())),
         };
         let opened = match key {
-            Ok(key) => key.account(acme, &http).await,
+            Ok(key) => key
+                .account(acme, &http)
+                .await
+                .map(|account| (account, key.thumbprint())),
             Err(error) => Err(error),
         };
         match opened {
-            Ok(account) => return Ok(Connected { account, http }),
+            Ok((account, thumbprint)) => {
+                return Ok(Connected {
+                    account,
+                    http,
+                    thumbprint,
+                });
+            }
             Err(error) if error.is_bad_nonce() && tries < NONCE_TRIES => tries += 1,
             Err(error) => return Err(error),
         }
@@ -97,8 +106,13 @@ pub(crate) async fn connect_elsewhere(
         ..acme.clone()
     };
     let http = Http::new(&elsewhere, now)?;
-    let account = key.elsewhere().account(&elsewhere, &http).await?;
-    Ok(Connected { account, http })
+    let key = key.elsewhere();
+    let account = key.account(&elsewhere, &http).await?;
+    Ok(Connected {
+        account,
+        http,
+        thumbprint: key.thumbprint(),
+    })
 }
 
 /// Places an order, or takes up the one that was left. The certificate that it replaces is named to CAs that want to know
@@ -190,7 +204,7 @@ pub(crate) async fn complete(
         }
     };
     let late = |_| Error::Stuck;
-    let chain = tokio::time::timeout(ORDER_PATIENCE, whole)
+    let chain = tokio::time::timeout(managed.acme.patience, whole)
         .await
         .map_err(late)??;
     let chain = preferred(connected, chain, managed.acme.preferred_chain.as_deref()).await;

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
+use self::account::{Account, Looks};
 use self::local::Local;
 use crate::acme::Answers;
 use crate::bundle::Bundle;
@@ -32,9 +33,6 @@ pub use self::operate::{Listed, OperateError};
 /// Orders of one node at a time; the others wait.
 const ORDERS_MAX: usize = 4;
 
-/// How often the store is looked at while no account is known.
-const WITHOUT_ACCOUNT: Duration = Duration::from_secs(1);
-
 /// Called after what is served has changed, or whether this node is behind the others.
 pub type Changed = Box<dyn Fn() + Send + Sync>;
 
@@ -45,8 +43,9 @@ pub struct Keeper {
     tended: Vec<Tended>,
     shared: OnceCell<Shared>,
     answers: Arc<Answers>,
-    /// Thumbprints of accounts by the directory of their CA.
-    thumbprints: Mutex<HashMap<String, Arc<str>>>,
+    /// By the directory of their CA.
+    accounts: Mutex<HashMap<String, Account>>,
+    looks: Looks,
     local: Local,
     orders: Semaphore,
     now: Now,
@@ -133,12 +132,15 @@ impl Keeper {
                 wake: Notify::new(),
             })
         });
+        let remembered = local.thumbprints().into_iter();
+        let remembered = remembered.map(|(directory, print)| (directory, Account::remembered(print)));
         let keeper = Self {
             tended: tended.collect(),
             keys,
             shared: OnceCell::new(),
             answers: Arc::default(),
-            thumbprints: Mutex::new(local.thumbprints()),
+            accounts: Mutex::new(remembered.collect()),
+            looks: Looks::default(),
             local,
             orders: Semaphore::new(ORDERS_MAX),
             now,
@@ -220,13 +222,8 @@ impl Keeper {
         };
         loop {
             self.attend_one(tended, false).await;
-            // A CA may ask any node, so all of them are quick to learn of a new account: before the next order is placed.
-            let poll = match self.knows_account(&tended.managed.acme) {
-                true => self.settings.store.poll,
-                false => self.settings.store.poll.min(WITHOUT_ACCOUNT),
-            };
             // A fifth either way, so that the nodes of a fleet do not ask at the same moment.
-            let pause = poll.mul_f64(0.8 + 0.4 * fastrand::f64());
+            let pause = self.settings.store.poll.mul_f64(0.8 + 0.4 * fastrand::f64());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = tended.wake.notified() => {}
@@ -289,9 +286,8 @@ impl Keeper {
     async fn try_attend(&self, tended: &Tended, force: bool) -> Outcome {
         let shared = self.shared().await;
         let down = |error: crate::store::Error| Outcome::StoreDown(chain(&error));
-        if let Err(error) = self.learn_account(shared, &tended.managed.acme).await {
-            return down(error);
-        }
+        // Without the account nothing can be ordered. What others have ordered can be served all the same.
+        let learned = self.learn_account(shared, &tended.managed.acme).await;
         let slot = match shared.read(&tended.id).await {
             Ok(seen) => seen.map(|seen| seen.slot).unwrap_or_default(),
             Err(error) => return down(error),
@@ -302,6 +298,12 @@ impl Keeper {
         let now = (self.now)();
         if !force && let Some(outcome) = self.no_order(tended, shared, &slot, now).await {
             return outcome;
+        }
+        if let Err(error) = learned {
+            return down(error);
+        }
+        if let Some(until) = self.settles(&tended.managed.acme) {
+            return Outcome::Waiting(until);
         }
         let Ok(_permit) = self.orders.acquire().await else {
             return Outcome::Waiting(now);

@@ -17,8 +17,8 @@ use crate::store::{Error, Taken};
 pub enum OperateError {
     #[error("another node is at work on it: {0}")]
     Busy(String),
-    #[error("there is none in the store")]
-    Missing,
+    #[error("{0}: there is none in the store")]
+    Missing(String),
     #[error("the certificate")]
     Refused(#[from] Refused),
     #[error("the store")]
@@ -87,12 +87,7 @@ impl Keeper {
     ) -> Result<Vec<(String, Outcome)>, OperateError> {
         let mut outcomes = Vec::new();
         for tended in self.chosen(name)? {
-            let mut outcome = self.attend_one(tended, force).await;
-            // The account was made just now; there is nothing to wait for but that.
-            if force && matches!(outcome, Outcome::Waiting(_)) {
-                outcome = self.attend_one(tended, force).await;
-            }
-            outcomes.push((tended.id.clone(), outcome));
+            outcomes.push((tended.id.clone(), self.attend_one(tended, force).await));
         }
         Ok(outcomes)
     }
@@ -180,7 +175,7 @@ impl Keeper {
             }
         }
         if found.is_empty() {
-            return Err(OperateError::Missing);
+            return Err(OperateError::Missing(name.to_owned()));
         }
         Ok(found)
     }

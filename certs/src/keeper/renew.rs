@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Keeper, Outcome, Tended, chain, spread};
-use crate::acme::{self, Pending, dns};
+use crate::acme::{self, AccountKey, Pending, dns};
 use crate::material::{Material, Refused};
 use crate::renewal;
 use crate::settings::Challenge;
@@ -19,8 +19,8 @@ enum Stop {
     Chain(Refused),
     /// The lease, or the store with it.
     Lease(Error),
-    /// The account was just made: the other nodes have to learn of it before anything is ordered.
-    NewAccount,
+    /// The account is not the one that was answered for until now: the other nodes have to learn of it first.
+    OtherAccount(SystemTime),
 }
 
 impl Keeper {
@@ -61,9 +61,9 @@ impl Keeper {
         let now = (self.now)();
         let (reason, retry_after, keep) = match stop {
             Stop::Lease(error) => return lost(&error),
-            Stop::NewAccount => {
+            Stop::OtherAccount(until) => {
                 let _ = lease.release().await;
-                return Outcome::Waiting(now + self.settings.store.poll);
+                return Outcome::Waiting(until);
             }
             Stop::Acme(error) => (chain(&error), error.retry_after(), !error.is_over()),
             Stop::Chain(refused) => (format!("the CA's certificate {}", chain(&refused)), None, false),
@@ -102,19 +102,18 @@ impl Keeper {
 
     async fn order(&self, tended: &Tended, shared: &Shared, lease: &mut Lease) -> Result<Material, Stop> {
         let (managed, now) = (&tended.managed, &self.now);
-        let knew_account = self.knows_account(&managed.acme);
         let connected = lease
             .hold(&**now, acme::connect(shared, &managed.acme, Arc::clone(now)))
             .await
             .map_err(Stop::Lease)?
             .map_err(Stop::Acme)?;
-        if !knew_account {
-            self.learn_account(shared, &managed.acme)
-                .await
-                .map_err(Stop::Lease)?;
-            if managed.acme.challenge == Challenge::Http01 {
-                return Err(Stop::NewAccount);
-            }
+        self.know_account(&managed.acme.directory, connected.thumbprint.clone());
+        if let Some(until) = self.settles(&managed.acme) {
+            return Err(Stop::OtherAccount(until));
+        }
+        // With the bundle that this order brings, nothing of the certificate stays under a key that is on its way out.
+        if let Err(error) = AccountKey::reseal(shared, &managed.acme.directory).await {
+            tracing::warn!(id = tended.id, %error, "the account stays sealed as it was");
         }
         let left = lease
             .pending()

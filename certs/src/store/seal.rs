@@ -88,6 +88,15 @@ impl Keyring {
         Ok(plain.to_vec())
     }
 
+    /// Whether `sealed` is sealed with the key that seals now.
+    pub fn seals(&self, sealed: &[u8]) -> bool {
+        let id = sealed
+            .strip_prefix(MAGIC)
+            .and_then(|rest| rest.split_at_checked(ID_BYTES));
+        let first = self.0.first();
+        id.zip(first).is_some_and(|((id, _), first)| first.id == id)
+    }
+
     /// Secrets for another purpose, one for each key, in their order: they tell nothing of the keys.
     pub fn derive(&self, purpose: &str) -> Vec<[u8; 32]> {
         self.0

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -27,7 +28,10 @@ use x509_parser::prelude::FromDer as _;
 use crate::lab::Hand;
 
 /// Asks a name for the answer to a token, as a CA does for HTTP-01.
-type Asker = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+type Asker = Arc<dyn Fn(&str, &str) -> Said + Send + Sync>;
+
+/// What a name says to it.
+type Said = std::pin::Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 /// What a CA does wrong, or right.
 #[derive(Default)]
@@ -48,6 +52,8 @@ pub(crate) struct Mood {
     pub(crate) window: Option<(i64, i64)>,
     /// How long certificates last.
     pub(crate) life: Option<Duration>,
+    /// Never comes to an end with what it issues.
+    pub(crate) stuck: bool,
     /// Waits before it issues.
     pub(crate) hold: Option<Arc<Gate>>,
 }
@@ -98,6 +104,7 @@ struct State {
 struct Order {
     payload: Value,
     names: Vec<String>,
+    thumbprint: String,
     proved: Vec<bool>,
     failed: bool,
     certificate: Option<String>,
@@ -144,8 +151,12 @@ impl Ca {
     }
 
     /// How names are asked for their proof.
-    pub(crate) fn ask_by(&self, asker: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static) {
-        self.inner.state.lock().unwrap().asker = Some(Box::new(asker));
+    pub(crate) fn ask_by<F>(&self, asker: impl Fn(&str, &str) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Option<String>> + Send + 'static,
+    {
+        let asker = move |name: &str, token: &str| -> Said { Box::pin(asker(name, token)) };
+        self.inner.state.lock().unwrap().asker = Some(Arc::new(asker));
     }
 
     pub(crate) fn orders(&self) -> usize {
@@ -191,7 +202,11 @@ impl Inner {
             gate.reached.notify_one();
             gate.open.notified().await;
         }
-        let mut response = self.answer(&path, &body);
+        let said = match self.question(&path) {
+            Some(question) => question.await,
+            None => None,
+        };
+        let mut response = self.answer(&path, &body, said.as_deref());
         let nonce = format!("{:032x}", fastrand::u128(..));
         self.state.lock().unwrap().nonces.insert(nonce.clone());
         response
@@ -200,7 +215,16 @@ impl Inner {
         Ok(response)
     }
 
-    fn answer(&self, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
+    /// What a validation asks the name.
+    fn question(&self, path: &str) -> Option<Said> {
+        let (at, which) = path.strip_prefix("/chall/")?.split_once('/')?;
+        let (at, which): (usize, usize) = (at.parse().ok()?, which.parse().ok()?);
+        let state = self.state.lock().unwrap();
+        let name = state.orders.get(at)?.names.get(which)?;
+        Some(state.asker.as_ref()?(name, &token(at, which)))
+    }
+
+    fn answer(&self, path: &str, body: &[u8], said: Option<&str>) -> Response<Full<Bytes>> {
         let mut state = self.state.lock().unwrap();
         state.requests.push(path.to_owned());
         if let Some(at) = state
@@ -240,13 +264,13 @@ impl Inner {
         match (parts[0], at) {
             ("account", None) => self.register(&mut state, &head, payload),
             ("account", Some(_)) => json_of(200, &json!({"status": "valid"}), None),
-            ("order", None) => self.place(&mut state, payload),
+            ("order", None) => self.place(&mut state, &head, payload),
             ("order", Some(at)) => json_of(200, &self.order(&state, at), None),
             ("authz", Some(at)) => {
                 let which: usize = parts[2].parse().unwrap();
                 json_of(200, &self.authorization(&state, at, which), None)
             }
-            ("chall", Some(at)) => self.validate(&mut state, at, parts[2].parse().unwrap()),
+            ("chall", Some(at)) => self.validate(&mut state, at, parts[2].parse().unwrap(), said),
             ("finalize", Some(at)) => self.finalize(&mut state, at, &payload),
             ("cert", Some(at)) => chain(state.orders[at].certificate.clone().unwrap()),
             _ => problem(404, "malformed", None),
@@ -304,7 +328,11 @@ impl Inner {
         )
     }
 
-    fn place(&self, state: &mut State, payload: Value) -> Response<Full<Bytes>> {
+    fn place(&self, state: &mut State, head: &Value, payload: Value) -> Response<Full<Bytes>> {
+        let number = head["kid"].as_str().unwrap().rsplit('/').next().unwrap();
+        let number: usize = number.parse().unwrap();
+        let (key, _) = state.accounts.iter().find(|(_, at)| **at == number).unwrap();
+        let key: Value = serde_json::from_str(key).unwrap();
         let names: Vec<String> = payload["identifiers"]
             .as_array()
             .unwrap()
@@ -314,6 +342,7 @@ impl Inner {
         state.orders.push(Order {
             proved: vec![false; names.len()],
             names,
+            thumbprint: thumbprint(&key),
             payload,
             ..Order::default()
         });
@@ -329,6 +358,9 @@ impl Inner {
         let (base, order) = (&self.base, &state.orders[at]);
         let status = match order {
             Order { failed: true, .. } => "invalid",
+            Order {
+                certificate: Some(_), ..
+            } if state.mood.stuck => "processing",
             Order {
                 certificate: Some(_), ..
             } => "valid",
@@ -367,14 +399,16 @@ impl Inner {
                "wildcard": order.names[which].starts_with("*."), "challenges": [challenge("http-01"), challenge("dns-01")]})
     }
 
-    fn validate(&self, state: &mut State, at: usize, which: usize) -> Response<Full<Bytes>> {
-        let name = state.orders[at].names[which].clone();
+    fn validate(
+        &self,
+        state: &mut State,
+        at: usize,
+        which: usize,
+        said: Option<&str>,
+    ) -> Response<Full<Bytes>> {
         let token = token(at, which);
-        let answer = state.asker.as_ref().and_then(|ask| ask(&name, &token));
-        let good = answer.is_some_and(|answer| {
-            let (said, thumbprint) = answer.split_once('.').unwrap_or_default();
-            said == token && thumbprint.len() == 43
-        });
+        // RFC 8555 section 8.1: the thumbprint of the account that ordered.
+        let good = said.is_some_and(|said| said == format!("{token}.{}", state.orders[at].thumbprint));
         if good {
             state.orders[at].proved[which] = true;
         } else {
@@ -428,6 +462,19 @@ impl PublicKeyData for Key {
 
 fn token(at: usize, which: usize) -> String {
     format!("token-{at}-{which}-0123456789abcdef")
+}
+
+/// RFC 7638, of a key of P-256.
+fn thumbprint(key: &Value) -> String {
+    let member = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+    let text = format!(
+        r#"{{"crv":"{}","kty":"{}","x":"{}","y":"{}"}}"#,
+        member("crv"),
+        member("kty"),
+        member("x"),
+        member("y")
+    );
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
 }
 
 fn jws(body: &[u8]) -> Option<(Value, Value)> {

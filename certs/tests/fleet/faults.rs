@@ -94,6 +94,37 @@ async fn an_answer_without_end_and_a_silent_refusal_are_failures_like_others() {
 }
 
 #[tokio::test]
+async fn an_order_that_gets_stuck_is_given_up_for_now_and_taken_up_again_with_its_key() {
+    let lab = Lab::start().await;
+    let node = lab.node("node");
+    lab.route_to(&node);
+    assert_eq!(node.look().await, Outcome::Issued);
+    let first = node.serves();
+    lab.hand.advance(61 * DAY);
+    lab.ca.mood(|mood| mood.stuck = true);
+    let hasty = |settings: &mut certs::Settings| {
+        settings.managed[0].acme.patience = Duration::from_secs(2);
+    };
+    let hasty = lab.node_with("hasty", hasty);
+    let outcome = hasty.look().await;
+    assert!(failed(&outcome).contains("the order got stuck"), "{outcome:?}");
+    assert!(
+        matches!(node.look().await, Outcome::Waiting(_)),
+        "one failure holds up all"
+    );
+    assert_eq!(node.serves(), first);
+    lab.ca.mood(|mood| mood.stuck = false);
+    lab.hand.advance(DAY);
+    assert_eq!(node.look().await, Outcome::Issued);
+    assert_ne!(node.serves(), first);
+    assert_eq!(
+        lab.ca.orders(),
+        2,
+        "the order that was stuck is the one that issued"
+    );
+}
+
+#[tokio::test]
 async fn a_certificate_for_other_names_or_of_another_key_is_not_published() {
     let lab = Lab::start().await;
     let node = lab.node("node");
@@ -122,7 +153,7 @@ async fn a_certificate_for_other_names_or_of_another_key_is_not_published() {
 async fn a_validation_that_fails_says_so_and_the_next_try_places_a_new_order() {
     let lab = Lab::start().await;
     let node = lab.node("node");
-    lab.ca.ask_by(|_, _| Some("wrong".to_owned()));
+    lab.ca.ask_by(|_, _| std::future::ready(Some("wrong".to_owned())));
     let outcome = node.look().await;
     assert!(failed(&outcome).contains("invalid"), "{outcome:?}");
     lab.route_to(&node);
@@ -173,8 +204,7 @@ async fn a_store_that_is_down_changes_nothing_and_a_node_starts_from_its_own_dis
     assert_eq!(again.serves(), node.serves());
     assert!(matches!(again.look().await, Outcome::StoreDown(_)));
     // It answers for the fleet as well, for it remembers the account.
-    let answer = again.keeper.answers().http(NAME, "/.well-known/acme-challenge/t");
-    assert!(answer.flatten().is_some());
+    assert!(again.answers(NAME).await.is_some());
     lab.bucket.faults().remove(fault);
     assert!(matches!(again.look().await, Outcome::Waiting(_)));
     assert_eq!(lab.ca.orders(), 1);

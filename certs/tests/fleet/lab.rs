@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use certs::keeper::{Keeper, Outcome};
 use certs::settings::{
-    Acme, BucketSettings, Challenge, Credentials, KeyKind, Managed, Secret, Settings, StorePlace,
-    StoreSettings,
+    Acme, BucketSettings, Challenge, Credentials, KeyKind, Managed, ORDER_PATIENCE, Secret, Settings,
+    StorePlace, StoreSettings,
 };
 use certs::store::{Bucket, Folder, Objects};
 use origin_sync::bucket::{Options, Server};
@@ -95,6 +95,7 @@ impl Lab {
                     challenge: Challenge::Http01,
                     profile: None,
                     preferred_chain: None,
+                    patience: ORDER_PATIENCE,
                     binding: None,
                     roots: None,
                 },
@@ -127,12 +128,7 @@ impl Lab {
 
     /// Validations reach this node.
     pub(crate) fn route_to(&self, node: &Node) {
-        let answers = Arc::clone(node.keeper.answers());
-        self.ca.ask_by(move |name, token| {
-            answers
-                .http(name, &format!("/.well-known/acme-challenge/{token}"))
-                .flatten()
-        });
+        route(&self.ca, node);
     }
 
     /// The keys and bytes of everything in the store.
@@ -144,6 +140,17 @@ impl Lab {
         }
         contents
     }
+}
+
+/// Validations of `ca` reach `node`, which runs.
+pub(crate) fn route(ca: &Ca, node: &Node) {
+    let keeper = Arc::clone(&node.keeper);
+    let looking = Arc::clone(&keeper);
+    tokio::spawn(async move { looking.look_for_accounts().await });
+    ca.ask_by(move |name, token| {
+        let answer = keeper.challenge(name, &format!("/.well-known/acme-challenge/{token}"));
+        async move { answer?.await }
+    });
 }
 
 fn bucket_settings(bucket: &Server) -> BucketSettings {
@@ -169,6 +176,12 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) async fn look(&self) -> Outcome {
         self.keeper.attend(0).await.unwrap()
+    }
+
+    /// What it answers a CA.
+    pub(crate) async fn answers(&self, name: &str) -> Option<String> {
+        let path = "/.well-known/acme-challenge/token";
+        self.keeper.challenge(name, path)?.await
     }
 
     /// The serial number of what is served.

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, and starts what it needs"
 )]
 
+mod accounts;
 mod bundles;
 mod ca;
 mod faults;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use certs::keeper::Outcome;
-use certs::settings::{Binding, KeyKind, Secret};
+use certs::settings::KeyKind;
 
 use crate::ca::Ca;
-use crate::lab::{DAY, ID, Lab, NAME};
+use crate::lab::{DAY, ID, Lab, NAME, route};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -82,25 +82,6 @@ async fn a_profile_is_asked_for_and_both_kinds_of_key_stand_side_by_side() {
 }
 
 #[tokio::test]
-async fn a_bound_account_is_made_once_and_known_to_all_before_anything_is_ordered() {
-    let lab = Lab::start().await;
-    let bound = |settings: &mut certs::Settings| {
-        settings.managed[0].acme.binding = Some(Binding {
-            id: "kid-1".to_owned(),
-            key: Secret("c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0".to_owned()),
-        });
-    };
-    let (one, other) = (lab.node_with("one", bound), lab.node_with("other", bound));
-    lab.route_to(&other);
-    assert!(matches!(one.look().await, Outcome::Waiting(_)));
-    assert_eq!(lab.ca.orders(), 0);
-    assert_eq!(lab.ca.accounts(), 1);
-    assert!(lab.ca.account_payloads()[0]["externalAccountBinding"]["signature"].is_string());
-    assert_eq!(other.look().await, Outcome::Issued);
-    assert_eq!(lab.ca.accounts(), 1);
-}
-
-#[tokio::test]
 async fn a_rehearsal_at_another_ca_proves_the_names_and_leaves_no_trace() {
     let lab = Lab::start().await;
     let (node, operator) = (lab.node("node"), lab.node("operator"));
@@ -108,11 +89,7 @@ async fn a_rehearsal_at_another_ca_proves_the_names_and_leaves_no_trace() {
     assert_eq!(node.look().await, Outcome::Issued);
     let staging = Ca::start(&lab.hand).await;
     // The node answers for the other CA too, by the key of the fleet's account.
-    let answers = std::sync::Arc::clone(node.keeper.answers());
-    staging.ask_by(move |name, token| {
-        let path = format!("/.well-known/acme-challenge/{token}");
-        answers.http(name, &path).flatten()
-    });
+    route(&staging, &node);
     let before = lab.contents().await;
     let rehearsed = operator
         .keeper
@@ -120,7 +97,7 @@ async fn a_rehearsal_at_another_ca_proves_the_names_and_leaves_no_trace() {
         .await
         .unwrap();
     assert_eq!(rehearsed, [(ID.to_owned(), Outcome::Issued)]);
-    staging.ask_by(|_, _| None);
+    staging.ask_by(|_, _| std::future::ready(None));
     let rehearsed = operator
         .keeper
         .rehearse(Some(NAME), &staging.directory())
@@ -150,9 +127,10 @@ async fn a_name_that_is_added_is_ordered_and_nodes_with_the_old_configuration_ta
     let answers = [old.keeper.answers(), new.keeper.answers()].map(std::sync::Arc::clone);
     lab.ca.ask_by(move |name, token| {
         let path = format!("/.well-known/acme-challenge/{token}");
-        answers
+        let mut asked = answers
             .iter()
-            .find_map(|answers| answers.http(name, &path).flatten())
+            .filter_map(|answers| answers.http(name, &path)?.text());
+        std::future::ready(asked.next())
     });
     assert!(
         matches!(new.look().await, Outcome::Waiting(_)),

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use certs::settings::Challenge;
 use toml::de::DeTable;
 
 use super::file::{self, folder_of};
@@ -83,8 +84,36 @@ fn check_certificates(config: &Config, root: &Table<'_>, now: SystemTime) -> Vec
             }
         }
     }
+    warnings.extend(check_orders(config, root));
     if !config.listen.https.is_empty() {
         warnings.extend(uncovered_hosts(config, &certs::Resolver::new(good)));
+    }
+    warnings
+}
+
+/// What keeps certificates from being ordered as far as this machine shows.
+fn check_orders(config: &Config, root: &Table<'_>) -> Vec<String> {
+    let tables = root
+        .table("tls")
+        .map(|tls| tls.tables("acme"))
+        .unwrap_or_default();
+    let managed = config.managed.iter().flat_map(|settings| &settings.managed);
+    let mut warnings = Vec::new();
+    for (managed, table) in managed.zip(tables) {
+        if let Some(Err(error)) = managed.acme.roots.as_deref().map(certs::acme::roots) {
+            table.refuse("roots", with_causes(&error));
+        }
+        let (listens, key) = match managed.acme.challenge {
+            Challenge::Dns01(_) => continue,
+            Challenge::Http01 => (!config.listen.http.is_empty(), "listen.http"),
+            Challenge::TlsAlpn01 => (!config.listen.https.is_empty(), "listen.https"),
+        };
+        if !listens {
+            let (name, challenge) = (managed.name(), managed.acme.challenge.token());
+            warnings.push(format!(
+                "{name}: {challenge} is answered on {key}, which is not set"
+            ));
+        }
     }
     warnings
 }

@@ -43,7 +43,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("workers", "integer", "a thread per core", "Data-plane threads"),
 
     key("listen.https", "addresses", "[]", "TLS, HTTP/1.1 and HTTP/2"),
-    key("listen.http", "addresses", "[]", "Redirects to https, and answers the readiness path"),
+    key("listen.http", "addresses", "[]", "Redirects to https; answers CAs (http-01) and the readiness path"),
     key("listen.plain", "addresses", "[]", "The whole site without TLS: behind a TLS terminator, or for tests"),
     key("listen.admin", "address or \"unix:/path\" or \"off\"", "\"127.0.0.1:9180\"", "The operator's side: purge, status, metrics"),
     key("listen.https_port", "integer", "the port of the first https address", "The port that redirects to https name"),
@@ -112,6 +112,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("cache.memory", "size", "\"512MiB\"", "Bytes for stored responses and bodies in flight together"),
     key("cache.object_max", "size", "a quarter of memory, at most 64MiB", "The largest body that is kept; larger ones stream past"),
     key("cache.recode_budget", "number", "0.25", "CPU seconds per second that better codings may take in the background; 0 switches them off"),
+    key("cache.stale_after", "duration", "\"1s\"", "How long a request waits for the origin where something stale may be served instead"),
     key("cache.disk.path", "path", "no disk tier", "The folder of a second, larger store, which a restart finds again: one for each node, on a local disk"),
     key("cache.disk.size", "size", "", "Bytes that its files may take; at least 16MiB. Memory of about 70 bytes for each stored response comes on top of cache.memory"),
 

@@ -141,6 +141,8 @@ pub struct Cache {
     pub object_bytes_max: u64,
     /// CPU-seconds per second (0.0 to 1.0) that the background may spend on better codings.
     pub recode_budget: f64,
+    /// How long a request waits for the origin where something stale may be served instead.
+    pub stale_after: Duration,
 }
 
 /// The disk tier.

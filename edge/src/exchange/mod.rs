@@ -49,7 +49,7 @@ use self::lookup::{Lookup, Stale};
 use self::message::{Answering, Request, Response};
 use self::order::Order;
 pub use self::own::Refused;
-pub use self::parts::{Cache, Challenger, Challenges, Parts, PurgeMethod, Purging, Routes};
+pub use self::parts::{Cache, Challenged, Challenger, Challenges, Parts, PurgeMethod, Purging, Routes};
 use self::record::{Metrics, Sinks};
 use self::respond::{Begun, Forwarded, Place, Said, said};
 use self::select::Subject;
@@ -66,9 +66,6 @@ use crate::telemetry::metrics::Label as _;
 
 /// Where DNS health checks ask whether this node wants traffic.
 pub const READY_PATH: &str = "/.well-known/portico/ready";
-
-/// How long a request waits for the origin when something stale may be served instead.
-pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The request path of a node. It lives as long as the node; what a reload changes is in [`Routes`].
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::error::{self, Failure};
-use super::message::{Body, Request, Response, Scheme};
+use super::message::{Answering, Body, Request, Response, Scheme};
 use super::record::{self, Record};
 use super::{Exchange, READY_PATH, respond};
 use crate::cache::status::Outcome;
@@ -34,13 +34,18 @@ pub struct Refused {
 
 impl Exchange {
     /// Answers on the listener that only redirects to https.
-    pub fn redirect(self: &Arc<Self>, request: Request) -> Response {
+    pub fn redirect(self: &Arc<Self>, request: Request) -> Answering {
         if request.target.path() == READY_PATH {
-            return self.ready(request);
+            return Answering::Now(self.ready(request));
         }
         if let Some(answer) = (self.challenges.0)(&request.host, request.target.path()) {
-            return self.challenge(request, answer);
+            let exchange = Arc::clone(self);
+            return Answering::later(async move { exchange.challenge(request, answer.await) });
         }
+        Answering::Now(self.to_https(request))
+    }
+
+    fn to_https(&self, request: Request) -> Response {
         let routes = self.routes.load();
         let Some(site) = routes.router.route(&request.host).cloned() else {
             return self.fail(request, None, Failure::Misdirected);

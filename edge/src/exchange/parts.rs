@@ -66,12 +66,15 @@ impl std::fmt::Debug for PurgeMethod {
     }
 }
 
-/// Answers `/.well-known/acme-challenge/` (RFC 8555 section 8.3) from a host and a path: `None` where that is not asked, an
-/// inner `None` where there is no answer. The TLS side knows, which stands above the exchange.
+/// Answers `/.well-known/acme-challenge/` (RFC 8555 section 8.3) from a host and a path: `None` where that is not asked, a
+/// future of `None` where there is no answer. The TLS side knows, which stands above the exchange.
 pub struct Challenges(pub Box<Challenger>);
 
 /// See [`Challenges`].
-pub type Challenger = dyn Fn(&str, &str) -> Option<Option<String>> + Send + Sync;
+pub type Challenger = dyn Fn(&str, &str) -> Option<Challenged> + Send + Sync;
+
+/// An answer to a CA. It is waited for only while the account is not known here.
+pub type Challenged = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 impl std::fmt::Debug for Challenges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

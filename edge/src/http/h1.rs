@@ -1,6 +1,10 @@
 //! HTTP/1.1 and HTTP/1.0 over hyper.
+//!
+//! hyper keeps its buffers, 18 KiB of them, for as long as a connection is open. So a connection that has been quiet for a
+//! while is taken out of hyper's hands until its client says something more.
 
-use std::pin::pin;
+use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -10,7 +14,7 @@ use hyper_util::rt::TokioIo;
 
 use super::Answer;
 use super::io::Link;
-use super::pulse::{Closed, Verdict};
+use super::pulse::{Closed, Pulse, Verdict};
 use super::service::Visit;
 use crate::config::Limits;
 
@@ -41,29 +45,68 @@ pub(super) fn builder(limits: &Limits) -> Builder {
 /// Serves one connection.
 pub(super) async fn serve<A: Answer>(
     builder: &Builder,
-    link: Link,
+    mut link: Link,
     visit: Arc<Visit<A>>,
 ) -> Result<(), hyper::Error> {
-    let pulse = Arc::clone(&visit.pulse);
+    loop {
+        link = match spell(builder, link, &visit).await {
+            ControlFlow::Break(result) => return result,
+            ControlFlow::Continue(link) => link,
+        };
+        visit.metrics.dozed.inc();
+        doze(&link, &visit.pulse).await;
+    }
+}
+
+/// Serves requests until the connection is over, or nothing is under way and nothing has come for a while.
+async fn spell<A: Answer>(
+    builder: &Builder,
+    link: Link,
+    visit: &Arc<Visit<A>>,
+) -> ControlFlow<Result<(), hyper::Error>, Link> {
+    let (pulse, visit) = (&visit.pulse, Arc::clone(visit));
     let service = service_fn(move |request| visit.answer(request));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(link), service));
+    // Boxed, so that it takes no room in the task while there is none.
+    let mut connection = Box::new(builder.serve_connection(TokioIo::new(link), service));
     let mut wound = false;
-    std::future::poll_fn(|cx| {
+    let over = std::future::poll_fn(|cx| {
         pulse.listen(cx);
         match pulse.verdict() {
-            Some(Verdict::End(Closed::Stalled | Closed::Refused)) => return Poll::Ready(Ok(())),
+            None if pulse.take_lull() => return Poll::Ready(None),
+            Some(Verdict::End(Closed::Stalled | Closed::Refused)) => return Poll::Ready(Some(Ok(()))),
             Some(Verdict::End(_)) => {
                 // One last poll, in which the link says its farewell.
-                let _ = connection.as_mut().poll(cx);
-                return Poll::Ready(Ok(()));
+                let _ = Pin::new(&mut *connection).poll(cx);
+                return Poll::Ready(Some(Ok(())));
             }
             Some(Verdict::Wind(_)) if !wound => {
                 wound = true;
-                connection.as_mut().graceful_shutdown();
+                Pin::new(&mut *connection).graceful_shutdown();
             }
             _ => {}
         }
-        connection.as_mut().poll(cx)
+        Pin::new(&mut *connection).poll(cx).map(Some)
+    });
+    if let Some(result) = over.await {
+        return ControlFlow::Break(result);
+    }
+    // Everything was flushed: the socket blocks nothing, and nothing is under way.
+    let parts = connection.into_parts();
+    let mut link = parts.io.into_inner();
+    link.put_back(parts.read_buf);
+    ControlFlow::Continue(link)
+}
+
+/// Waits for the client's next word, its end, or a verdict. What there is to say to any of them, the next spell says.
+async fn doze(link: &Link, pulse: &Pulse) {
+    pulse.set_dozing(true);
+    std::future::poll_fn(|cx| {
+        pulse.listen(cx);
+        match pulse.verdict() {
+            Some(_) => Poll::Ready(()),
+            None => link.poll_readable(cx),
+        }
     })
-    .await
+    .await;
+    pulse.set_dozing(false);
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -113,6 +114,8 @@ pub(super) struct Link {
     budget: Budget,
     /// Under HTTP/1.
     lines: Option<Lines>,
+    /// What was read before, counted and looked at, and is to be read again.
+    put_back: Bytes,
     /// Whether writes are put aside until [`Link::poll_release`].
     defers: bool,
     /// Whether the last write was taken whole, so that a frame of our own may follow it.
@@ -136,6 +139,7 @@ impl Link {
         Self {
             defers: pulse.protocol == Protocol::H2,
             lines: (pulse.protocol == Protocol::H1).then(Lines::default),
+            put_back: Bytes::new(),
             transport,
             pulse,
             budget: Budget {
@@ -150,6 +154,20 @@ impl Link {
             discarded: 0,
             shut: false,
         }
+    }
+
+    /// Gives back what was read and not used: it is read again before anything else.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.put_back = bytes;
+    }
+
+    /// Waits until there is something to read, or the client is gone, without room to read it into.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.put_back.is_empty() {
+            return Poll::Ready(());
+        }
+        // What is wrong with the socket, the next read says.
+        self.transport.tcp().poll_read_ready(cx).map(drop)
     }
 
     /// Sends what was put aside.
@@ -187,6 +205,11 @@ impl Link {
         if let Some(Verdict::End(why)) = self.pulse.verdict() {
             self.say_farewell(cx, why);
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if !self.put_back.is_empty() {
+            let count = self.put_back.len().min(buf.remaining());
+            buf.put_slice(&self.put_back.split_to(count));
+            return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         if let Err(error) = ready!(self.transport.poll_read(cx, buf)) {

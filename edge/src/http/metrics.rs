@@ -2,13 +2,14 @@
 
 use super::pulse::Closed;
 use crate::exchange::error::{BadRequest, Failure};
-use crate::telemetry::metrics::{Family, Label, Registry};
+use crate::telemetry::metrics::{Counter, Family, Label, Registry};
 
 /// Handles to the door's metrics.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
     pub refused: Family<RequestRefused>,
     pub closed: Family<Closed>,
+    pub dozed: Counter,
 }
 
 impl Metrics {
@@ -21,6 +22,10 @@ impl Metrics {
             closed: registry.family(
                 "edge_connections_closed_total",
                 "Connections that ended, by reason.",
+            ),
+            dozed: registry.counter(
+                "edge_connections_dozed_total",
+                "Times that a quiet HTTP/1 connection gave its buffers back until its client's next word.",
             ),
         }
     }

@@ -43,7 +43,7 @@ pub trait Answer: Send + Sync + 'static {
     /// Answers a request.
     fn run(self: &Arc<Self>, request: Request) -> Answering;
     /// Answers a request on a listener that only redirects.
-    fn redirect(self: &Arc<Self>, request: Request) -> Response;
+    fn redirect(self: &Arc<Self>, request: Request) -> Answering;
     /// Answers what did not become a request, or one whose answer failed.
     fn refuse(&self, refused: Refused, failure: Failure) -> Response;
     /// Whether requests for `host` may have content, with any method and in chunks.
@@ -57,7 +57,7 @@ impl Answer for Exchange {
         Self::run(self, request)
     }
 
-    fn redirect(self: &Arc<Self>, request: Request) -> Response {
+    fn redirect(self: &Arc<Self>, request: Request) -> Answering {
         Self::redirect(self, request)
     }
 

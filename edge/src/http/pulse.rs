@@ -95,6 +95,15 @@ pub(super) struct Signs {
     pub blocked: bool,
     /// Whether our side is closed, and only the client's last bytes are waited for.
     pub lingering: bool,
+    /// Whether the connection has given its buffers back.
+    pub dozing: bool,
+}
+
+impl Signs {
+    /// Whether nothing is under way in either direction.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.under_way == 0 && !self.blocked && !self.lingering
+    }
 }
 
 /// One connection's vital signs.
@@ -110,6 +119,9 @@ pub(super) struct Pulse {
     /// Whether unread content is on its way, so that closing at once would take the answer away from the client.
     linger_wanted: AtomicBool,
     lingering: AtomicBool,
+    /// Whether the connection is asked to give its buffers back, and whether it has.
+    drowsy: AtomicBool,
+    dozing: AtomicBool,
     /// Bytes of content that somebody has taken, with what it cost to send them. Counted on whatever thread takes them.
     content: AtomicU64,
     /// Whether a head has said two things of its content's length.
@@ -140,6 +152,8 @@ impl Pulse {
             blocked: AtomicBool::new(false),
             linger_wanted: AtomicBool::new(false),
             lingering: AtomicBool::new(false),
+            drowsy: AtomicBool::new(false),
+            dozing: AtomicBool::new(false),
             content: AtomicU64::new(0),
             ambiguous: AtomicBool::new(false),
             early: AtomicBool::new(false),
@@ -209,6 +223,24 @@ impl Pulse {
         self.lingering.store(true, Ordering::Relaxed);
     }
 
+    /// Asks the connection to give its buffers back, and wakes it.
+    pub(super) fn lull(&self) {
+        self.drowsy.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether the connection was asked to doze since the last call, and nothing has come between.
+    pub(super) fn take_lull(&self) -> bool {
+        // A plain load first: this is asked at every turn of the connection.
+        self.drowsy.load(Ordering::Relaxed)
+            && self.drowsy.swap(false, Ordering::Relaxed)
+            && self.signs().is_quiet()
+    }
+
+    pub(super) fn set_dozing(&self, dozing: bool) {
+        self.dozing.store(dozing, Ordering::Relaxed);
+    }
+
     pub(super) fn set_refused(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
@@ -243,6 +275,7 @@ impl Pulse {
             on_us: self.on_us.load(Ordering::Relaxed),
             blocked: self.blocked.load(Ordering::Relaxed),
             lingering: self.lingering.load(Ordering::Relaxed),
+            dozing: self.dozing.load(Ordering::Relaxed),
         }
     }
 

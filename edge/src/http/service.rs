@@ -120,7 +120,7 @@ impl<A: Answer> Visit<A> {
 
     fn ask(&self, request: Request) -> Answering {
         match self.client.kind {
-            Kind::Redirect => Answering::Now(self.answer.redirect(request)),
+            Kind::Redirect => self.answer.redirect(request),
             Kind::Https | Kind::Plain => self.answer.run(request),
         }
     }

@@ -84,6 +84,8 @@ fn look(all: &Mutex<Vec<Watched>>, deadlines: &Deadlines, now: u32, draining: bo
             .judge(signs, watched.pulse.protocol, deadlines, now, draining)
         {
             watched.pulse.decide(verdict);
+        } else if watched.chart.may_doze(signs, watched.pulse.protocol, now) {
+            watched.pulse.lull();
         }
         true
     });
@@ -176,6 +178,19 @@ impl Chart {
             self.wound = Some(now);
             Verdict::Wind(Closed::Drain)
         })
+    }
+
+    /// Whether an HTTP/1 connection that was just judged may give its buffers back: it has asked something, and nothing has
+    /// come or gone for a whole tick. Most connections are quiet most of their time, and their buffers are most of what
+    /// they cost.
+    fn may_doze(&self, signs: Signs, protocol: Protocol, now: u32) -> bool {
+        protocol == Protocol::H1
+            && self.wound.is_none()
+            && signs.is_quiet()
+            && !signs.dozing
+            && signs.requests > 0
+            && signs.read == self.read
+            && now > self.progress
     }
 
     /// Whether a drain winds the connection down now. GOAWAY can be sent at any time. HTTP/1 has only the next answer to
@@ -396,6 +411,38 @@ mod tests {
         assert_eq!(first(Protocol::H2, 7, busy), wound(7));
         assert_eq!(first(Protocol::H1, 7, busy), None);
         assert_eq!(first(Protocol::H1, 7, quiet), wound(7 + farewell));
+    }
+
+    #[test]
+    fn only_a_connection_without_anything_under_way_may_doze() {
+        let quiet = Signs {
+            requests: 1,
+            read: 50,
+            written: 60,
+            ..Signs::default()
+        };
+        let check = |before: Signs, now: Signs, expected: bool| {
+            let (mut chart, deadlines) = (Chart::default(), deadlines());
+            chart.judge(before, Protocol::H1, &deadlines, 1, false);
+            assert!(!chart.may_doze(before, Protocol::H1, 1), "{before:?}");
+            chart.judge(now, Protocol::H1, &deadlines, 2, false);
+            assert_eq!(chart.may_doze(now, Protocol::H1, 2), expected, "{now:?}");
+            assert!(!chart.may_doze(now, Protocol::H2, 2), "{now:?}");
+        };
+        check(quiet, quiet, true);
+        check(Signs::default(), Signs::default(), false);
+        check(Signs::default(), quiet, false);
+        let but = |change: fn(&mut Signs)| {
+            let mut signs = quiet;
+            change(&mut signs);
+            signs
+        };
+        check(quiet, but(|signs| signs.under_way = 1), false);
+        check(quiet, but(|signs| signs.blocked = true), false);
+        check(quiet, but(|signs| signs.lingering = true), false);
+        check(quiet, but(|signs| signs.dozing = true), false);
+        check(quiet, but(|signs| signs.read = 51), false);
+        check(quiet, but(|signs| signs.requests = 2), false);
     }
 
     #[test]

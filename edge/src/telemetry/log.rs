@@ -45,7 +45,13 @@ pub struct Log {
 /// Sets up the log of this process: EDGE_LOG, else RUST_LOG, else `info` says which events; colours on a terminal,
 /// unless NO_COLOR says no.
 pub fn start() -> Result<Log, Error> {
-    let filter = filter(|name| std::env::var(name).ok())?;
+    // The embedded bucket's library calls each missing key an error.
+    start_with("info,s3s=off")
+}
+
+/// As [`start`], with other events than `info` unless the environment says which.
+pub fn start_with(events: &str) -> Result<Log, Error> {
+    let filter = filter(|name| std::env::var(name).ok(), events)?;
     let colour =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = Log::to(io::stderr(), colour)?;
@@ -177,7 +183,7 @@ fn colour_length(text: &str) -> usize {
     sequence.map_or(0, |after| text.len() - after.len())
 }
 
-fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Error> {
+fn filter(variable: impl Fn(&str) -> Option<String>, events: &str) -> Result<EnvFilter, Error> {
     for name in ["EDGE_LOG", "RUST_LOG"] {
         if let Some(text) = variable(name).filter(|text| !text.is_empty()) {
             let parsed = EnvFilter::builder().parse(text);
@@ -187,8 +193,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Error>
             });
         }
     }
-    // The embedded bucket's library calls each missing key an error.
-    Ok(EnvFilter::new("info,s3s=off"))
+    Ok(EnvFilter::new(events))
 }
 
 #[cfg(test)]
@@ -254,7 +259,10 @@ mod tests {
         let check = |own: Option<&str>, rust: Option<&str>, expected: Option<&str>| {
             let variable = |name: &str| if name == "EDGE_LOG" { own } else { rust }.map(str::to_owned);
             assert_eq!(
-                filter(variable).map(|filter| filter.to_string()).ok().as_deref(),
+                filter(variable, "info,s3s=off")
+                    .map(|filter| filter.to_string())
+                    .ok()
+                    .as_deref(),
                 expected
             );
         };

@@ -2,6 +2,7 @@
 //! configuration will do; the running nodes follow.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +46,9 @@ enum Command {
         /// The port on which http-01 is asked for
         #[arg(long, default_value_t = 80)]
         http_port: u16,
+        /// The DNS server that is asked, where the CA sees another DNS than this machine [default: the machine's]
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        dns: Option<SocketAddr>,
     },
     /// Write a certificate of the store into two files: NAME.KIND.pem and NAME.KIND.key
     Export {
@@ -137,7 +141,12 @@ pub async fn run(arguments: &Arguments, clock: &Clock, out: &mut impl Write) -> 
     }
     let keeper = Keeper::open(settings, time, Box::new(|| {}))?;
     match &arguments.command {
-        Command::Check { http_port } => check(&keeper, *http_port, now, out).await,
+        Command::Check { http_port, dns } => {
+            keeper.find_accounts().await;
+            let answers = Arc::clone(keeper.answers());
+            let inspector = Inspector::new(answers, *http_port, *dns).map_err(Error::Inspect)?;
+            check(&keeper, &inspector, now, out).await
+        }
         Command::Export { name, out: folder } => export(&keeper, name, folder, out).await,
         Command::Import { name, chain, key } => {
             // What is wrong with the files is told by their names; what does not fit the configuration comes after.
@@ -175,7 +184,7 @@ fn tell(outcomes: &[(String, Outcome)], staging: bool, out: &mut impl Write) -> 
         let text = match outcome {
             Outcome::Issued if staging => "would be issued".to_owned(),
             Outcome::Issued => "issued; the nodes take it up at their next look".to_owned(),
-            Outcome::Waiting(until) => format!("nothing to do before {}", date(*until)),
+            Outcome::Waiting(until) => format!("nothing is ordered before {}", date(*until)),
             Outcome::Busy(owner) => format!("{owner} is at work on it"),
             Outcome::Failed(reason) => format!("failed: {reason}"),
             Outcome::Lost => "the lease was lost; another node goes on".to_owned(),
@@ -223,7 +232,7 @@ fn summary(one: &Listed) -> String {
     }
     if let Some((count, reason, until)) = &one.failure {
         text.push_str(&format!(
-            "; failed {count} times, again at {}: {reason}",
+            "; failed ({count} in a row), again at {}: {reason}",
             date(*until)
         ));
     }
@@ -232,7 +241,7 @@ fn summary(one: &Listed) -> String {
 
 async fn check(
     keeper: &Keeper,
-    http_port: u16,
+    inspector: &Inspector,
     now: SystemTime,
     out: &mut impl Write,
 ) -> Result<bool, Error> {
@@ -253,10 +262,9 @@ async fn check(
             None => warnings.push(format!("{}: {}", one.id, summary(&one))),
         }
         if let Some((count, reason, _)) = &one.failure {
-            warnings.push(format!("{}: failed {count} times: {reason}", one.id));
+            warnings.push(format!("{}: failed ({count} in a row): {reason}", one.id));
         }
     }
-    let inspector = Inspector::new(Arc::clone(keeper.answers()), http_port).map_err(Error::Inspect)?;
     for managed in &keeper.settings().managed {
         warnings.extend(inspector.inspect(managed).await);
     }

@@ -61,15 +61,28 @@ impl State {
             return;
         };
         for at in 0..keeper.len() {
-            let (keeper, told, stop) = (Arc::clone(keeper), drain.clone(), self.stop.clone());
-            drain.spawn("managed certificate", async move {
-                tokio::select! {
-                    () = told.begun() => {}
-                    () = stop.cancelled() => {}
-                    () = keeper.follow(at) => {}
-                }
-            });
+            let keeper = Arc::clone(keeper);
+            self.spawn(
+                drain,
+                "managed certificate",
+                async move { keeper.follow(at).await },
+            );
         }
+        let keeper = Arc::clone(keeper);
+        self.spawn(drain, "certificate accounts", async move {
+            keeper.look_for_accounts().await;
+        });
+    }
+
+    fn spawn(&self, drain: &Drain, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let (told, stop) = (drain.clone(), self.stop.clone());
+        drain.spawn(name, async move {
+            tokio::select! {
+                () = told.begun() => {}
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
     }
 }
 

@@ -70,15 +70,11 @@ impl Certificates {
         self.0.managed.keeper()
     }
 
-    /// What a CA is answered that asks for a file, as [`certs::Answers::http`].
-    pub fn answer(&self, host: &str, path: &str) -> Option<Option<String>> {
-        self.keeper()?.answers().http(host, path)
-    }
-
-    /// As [`Certificates::answer`], for the exchange, which cannot know the TLS side: that stands above it.
+    /// What a CA is answered that asks for a file, as [`Keeper::challenge`]: for the exchange, which cannot know the TLS side,
+    /// since that stands above it.
     pub fn answers(&self) -> Box<crate::exchange::Challenger> {
         let certificates = self.clone();
-        Box::new(move |host, path| certificates.answer(host, path))
+        Box::new(move |host, path| Some(Box::pin(certificates.keeper()?.challenge(host, path)?)))
     }
 
     /// How a handshake is answered by which a CA looks whether a name is ours.

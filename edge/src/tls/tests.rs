@@ -7,6 +7,10 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue,
+};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -367,6 +371,75 @@ async fn a_client_comes_back_with_its_ticket_even_after_a_swap() {
         let meeting = lab.meet(&config, "a.example").await;
         meeting.check_refused(Reason::UnknownName, AlertDescription::UnrecognisedName);
         lab.serve(&[(certificate(&["a.example"]), false)]);
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_of_one_name_opens_nothing_under_another() {
+    let names = ["a.example", "b.example"].map(|name| (certificate(&[name]), false));
+    let mut lab = Lab::new(&names);
+    for (versions, early) in [(TLS13, false), (TLS12, false), (TLS13, true), (TLS12, true)] {
+        if early && lab.acceptor.early.is_none() {
+            lab.acceptor = lab.acceptor.clone().with_early_data().unwrap();
+        }
+        let client = Client {
+            versions,
+            ..lab.client()
+        };
+        let mut config = (*client.config()).clone();
+        config.resumption = Resumption::store(Arc::new(Nameless(ClientSessionMemoryCache::new(8))));
+        let config = Arc::new(config);
+        // That the last is resumed shows that the client offers what it has, whatever the name.
+        for (name, expected) in [
+            ("a.example", HandshakeKind::Full),
+            ("b.example", HandshakeKind::Full),
+            ("b.example", HandshakeKind::Resumed),
+        ] {
+            let (mut node, mut client) = lab.meet(&config, name).await.open();
+            let kind = client.get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(expected), "{name} {versions:?}, early: {early}");
+            say(bytes(&mut node.stream), &mut client, b"hello").await;
+        }
+    }
+}
+
+/// Sessions of a client that keeps no names apart.
+#[derive(Debug)]
+struct Nameless(ClientSessionMemoryCache);
+
+impl Nameless {
+    fn any() -> ServerName<'static> {
+        ServerName::try_from("any.example").unwrap()
+    }
+}
+
+impl ClientSessionStore for Nameless {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(Self::any(), group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(&Self::any())
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.0.set_tls12_session(Self::any(), value);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.0.tls12_session(&Self::any())
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.0.remove_tls12_session(&Self::any());
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(Self::any(), value);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.take_tls13_ticket(&Self::any())
     }
 }
 

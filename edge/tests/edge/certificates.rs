@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use certs::settings::{Acme, Challenge, KeyKind, Managed, Secret, Settings, StorePlace, StoreSettings};
+use certs::settings::{
+    Acme, Challenge, KeyKind, Managed, ORDER_PATIENCE, Secret, Settings, StorePlace, StoreSettings,
+};
 use edge::http::Kind;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
@@ -55,6 +57,7 @@ impl Fleet {
                     challenge: Challenge::Http01,
                     profile: None,
                     preferred_chain: None,
+                    patience: ORDER_PATIENCE,
                     binding: None,
                     roots: None,
                 },

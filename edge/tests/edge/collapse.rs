@@ -377,10 +377,10 @@ async fn a_chunked_body_that_breaks_off_is_not_taken_for_whole() {
 async fn a_cold_key_of_a_hanging_origin_ends_in_time() {
     let bucket = TestBucket::start().await;
     bucket.fault(Rule::new(Fault::HangBeforeHeaders));
-    let timeouts = "[origin.assets.timeouts]\nattempts = 1\nattempt = \"200ms\"\noperation = \"400ms\"\n";
+    let timeouts = "[origin.assets.timeouts]\nattempts = 1\nattempt = \"1s\"\noperation = \"2s\"\n";
     let edge = TestEdge::start_with(&bucket, "", timeouts, |_| {}).await;
     let answers = tokio::time::timeout(
-        Duration::from_secs(5),
+        Duration::from_secs(40),
         all((0..50).map(|_| edge.get("/a.js", &[])).collect()),
     );
     assert!(answers.await.unwrap().iter().all(|answer| answer.status == 504));

@@ -78,8 +78,8 @@ impl Answer for Script {
         }
     }
 
-    fn redirect(self: &Arc<Self>, _request: Request) -> Response {
-        self.response(308, Body::Empty)
+    fn redirect(self: &Arc<Self>, _request: Request) -> Answering {
+        Answering::Now(self.response(308, Body::Empty))
     }
 
     fn refuse(&self, _refused: Refused, failure: Failure) -> Response {
@@ -133,10 +133,10 @@ pub(crate) struct TestDoor {
 /// Limits that are reached within a test.
 pub(crate) fn quick() -> Limits {
     Limits {
-        header: Duration::from_millis(300),
-        idle: Duration::from_millis(600),
-        write_stall: Duration::from_millis(400),
-        handshake: Duration::from_millis(500),
+        header: Duration::from_secs(1),
+        idle: Duration::from_secs(3),
+        write_stall: Duration::from_millis(1500),
+        handshake: Duration::from_secs(2),
         ..Limits::default()
     }
 }

@@ -544,6 +544,42 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_quiet_gives_its_buffers_back_and_answers_again() {
+    const DOZED: &str = "edge_connections_dozed_total";
+    let door = TestDoor::start();
+    let mut clients = [
+        TestClient::plain(door.plain).await,
+        TestClient::tls(door.https, &door.ca, &["http/1.1"]).await,
+    ];
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(OK).await;
+        assert_eq!(client.answer().await.text(), "GET a /next");
+        let before = 3 * number as u64;
+        door.metric_reaches(DOZED, before + 1).await;
+        // Half a head wakes it, and nobody dozes over that.
+        client.send("GET /half HTTP/1.1\r\nHo").await;
+        client
+            .send("st: a\r\n\r\nGET /behind HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
+        assert_eq!(client.answer().await.text(), "GET a /half");
+        assert_eq!(client.answer().await.text(), "GET a /behind");
+        door.metric_reaches(DOZED, before + 2).await;
+        client.send("GET /big/3000000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.answer().await.body.len(), 3_000_000);
+        door.metric_reaches(DOZED, before + 3).await;
+    }
+    let [plain, mut tls] = clients;
+    // One goes, and one is told to go.
+    drop(plain);
+    door.metric_reaches("edge_connections_closed_total{reason=\"client\"}", 1)
+        .await;
+    door.drain.begin();
+    assert!(tls.is_closed().await);
+    door.metric_reaches("edge_connections_closed_total{reason=\"drain\"}", 1)
+        .await;
+}
+
+#[tokio::test]
 async fn a_slow_answer_of_ours_is_not_the_clients_fault() {
     let door = TestDoor::with(quick());
     let mut client = TestClient::plain(door.plain).await;

@@ -7,9 +7,21 @@ use origin_sync::bucket::{Barrier, Fault, Rule};
 use crate::client::Answer;
 use crate::support::{TestBucket, TestEdge, all};
 
-/// No second chances, so that a failure costs no pause, and nothing stale while it is revalidated.
+/// No second chances, so that a failure costs no pause.
 const ONE_ATTEMPT: &str =
-    "[origin.assets.timeouts]\nattempts = 1\nattempt = \"300ms\"\nread = \"300ms\"\noperation = \"1s\"\n";
+    "[origin.assets.timeouts]\nattempts = 1\nattempt = \"10s\"\nread = \"10s\"\noperation = \"20s\"\n";
+
+/// The same for an origin that hangs.
+const HASTY: &str =
+    "[origin.assets.timeouts]\nattempts = 1\nattempt = \"1s\"\nread = \"1s\"\noperation = \"5s\"\n";
+
+/// The deadlines that show what `fault` does.
+fn suited(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::HangBeforeHeaders | Fault::StallAfter(_) => HASTY,
+        _ => ONE_ATTEMPT,
+    }
+}
 
 const FOREGROUND: &str = "stale_while_revalidate = \"0s\"";
 
@@ -21,8 +33,13 @@ fn status(answer: &Answer) -> &str {
 
 /// A node with `a.js` stored and stale by one second.
 async fn with_a_stale_script(bucket: &TestBucket, site: &str) -> TestEdge {
+    with_a_stale_script_and(bucket, site, ONE_ATTEMPT).await
+}
+
+/// The same with these deadlines.
+async fn with_a_stale_script_and(bucket: &TestBucket, site: &str, deadlines: &str) -> TestEdge {
     bucket.put("a.js", "old", "max-age=60").await;
-    let edge = TestEdge::start_with(bucket, site, ONE_ATTEMPT, |_| {}).await;
+    let edge = TestEdge::start_with(bucket, site, deadlines, |_| {}).await;
     assert_eq!(edge.get("/a.js", &[]).await.text(), "old");
     edge.advance(bucket, Duration::from_secs(61));
     edge
@@ -87,7 +104,7 @@ async fn each_way_to_fail_is_answered_stale_and_named() {
         (Fault::StaleRange, "http_protocol_error"),
     ] {
         bucket.faults().clear();
-        let edge = with_a_stale_script(&bucket, FOREGROUND).await;
+        let edge = with_a_stale_script_and(&bucket, FOREGROUND, suited(&fault)).await;
         bucket.put("a.js", "new", "max-age=60").await;
         let name = format!("{fault:?}");
         bucket.fault(Rule::new(fault).key("a.js"));
@@ -113,7 +130,7 @@ async fn a_new_body_that_breaks_leaves_the_old_one_in_place() {
         Fault::StallAfter(100),
     ] {
         bucket.faults().clear();
-        let edge = with_a_stale_script(&bucket, FOREGROUND).await;
+        let edge = with_a_stale_script_and(&bucket, FOREGROUND, suited(&fault)).await;
         bucket.put("a.js", "n".repeat(2000), "max-age=60").await;
         let name = format!("{fault:?}");
         bucket.fault(Rule::new(fault).key("a.js"));
@@ -151,7 +168,7 @@ async fn nobody_listening_is_answered_stale() {
 async fn an_origin_that_hangs_costs_one_client_a_bounded_wait_and_the_others_none() {
     let bucket = TestBucket::start().await;
     bucket.put("a.js", "old", "max-age=60").await;
-    let edge = TestEdge::start(&bucket, FOREGROUND).await;
+    let edge = TestEdge::start_with(&bucket, FOREGROUND, "[cache]\nstale_after = \"1s\"", |_| {}).await;
     edge.get("/a.js", &[]).await;
     edge.advance(&bucket, Duration::from_secs(61));
     bucket.fault(Rule::new(Fault::HangBeforeHeaders).key("a.js"));
@@ -227,7 +244,7 @@ async fn without_anything_stale_a_failure_says_when_to_come_back() {
         (Fault::Redirect(302, "http://127.0.0.1:1/".into()), 502),
     ] {
         bucket.faults().clear();
-        let edge = TestEdge::start_with(&bucket, "", ONE_ATTEMPT, |_| {}).await;
+        let edge = TestEdge::start_with(&bucket, "", suited(&fault), |_| {}).await;
         let name = format!("{fault:?}");
         bucket.fault(Rule::new(fault).key("a.js"));
         let answer = edge.get("/a.js", &[]).await;
@@ -292,17 +309,21 @@ async fn a_failure_is_held_so_that_a_broken_origin_is_not_asked_by_each_client()
     let bucket = TestBucket::start().await;
     let edge = with_a_stale_script(&bucket, FOREGROUND).await;
     bucket.fault(Rule::new(Fault::Status(500, "InternalError".into())));
+    let began = tokio::time::Instant::now();
     let (stale, cold): (Vec<_>, Vec<_>) = (0..100)
         .map(|_| (edge.get("/a.js", &[]), edge.get("/cold.js", &[])))
         .unzip();
     let (stale, cold) = tokio::join!(all(stale), all(cold));
     assert!(stale.iter().all(|answer| answer.status == 200));
     assert!(cold.iter().all(|answer| answer.status == 502));
+    // It is held for half a second each time.
+    let failures = 2 + usize::try_from(began.elapsed().as_millis() / 500).unwrap();
+    assert!(failures < 100, "too slow a machine to show anything");
     assert!(
-        bucket.asked("a.js").len() <= 3,
-        "one fill, and at most two that failed"
+        bucket.asked("a.js").len() <= 1 + failures,
+        "besides the one that filled"
     );
-    assert!(bucket.asked("cold.js").len() <= 2);
+    assert!(bucket.asked("cold.js").len() <= failures);
     edge.stop().await;
 }
 

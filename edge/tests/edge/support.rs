@@ -9,7 +9,7 @@ use std::time::Duration;
 use edge::cache::epoch::Purge;
 use edge::cache::key::Key;
 use edge::clock::Clock;
-use edge::config::{self, Config, Credentials, OriginKind, Secret};
+use edge::config::{self, Config, Credentials, OriginKind, OriginTimeouts, Secret};
 use edge::exchange::Exchange;
 use edge::http::Kind;
 use edge::server::Node;
@@ -139,6 +139,12 @@ impl TestEdge {
                 access_key_id: bucket::Options::ACCESS_KEY_ID.into(),
                 secret_access_key: Secret(bucket::Options::SECRET_ACCESS_KEY.into()),
             };
+            if s3.timeouts == OriginTimeouts::default() {
+                s3.timeouts = patient();
+            }
+        }
+        if !tables.contains("stale_after") {
+            config.cache.stale_after = Duration::from_secs(30);
         }
         change(&mut config);
         Self::of(config, None, dir)
@@ -255,6 +261,17 @@ impl TestEdge {
 
     pub(crate) async fn stop(self) {
         self.node.stop().await;
+    }
+}
+
+/// Deadlines that no good origin misses, however slow the machine.
+fn patient() -> OriginTimeouts {
+    OriginTimeouts {
+        connect: Duration::from_secs(10),
+        read: Duration::from_secs(10),
+        attempt: Duration::from_secs(10),
+        operation: Duration::from_secs(30),
+        ..OriginTimeouts::default()
     }
 }
 

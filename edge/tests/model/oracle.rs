@@ -458,7 +458,12 @@ impl Oracle {
             times,
             came: self.now,
             tag: script.tag,
-            is_certain: plain && explicit && !partial && lifetime.is_some_and(|lifetime| lifetime > 0),
+            // Where a range was asked for, its bytes may be with the client before the rest is with the cache.
+            is_certain: plain
+                && explicit
+                && !partial
+                && ask.range.is_none()
+                && lifetime.is_some_and(|lifetime| lifetime > 0),
             is_invalid: false,
             is_soft,
         };

@@ -127,7 +127,13 @@ impl Origin {
     fn answer(&self, head: &str) -> (Vec<u8>, bool) {
         let mut words = head.split(' ');
         let method = words.next().unwrap_or_default();
-        let key = crate::world::key_of(words.next().unwrap_or_default());
+        let Some(key) = crate::world::key_of(words.next().unwrap_or_default()) else {
+            // The node looks whether the origin is back, when it likes: no client's request, and it changes nothing.
+            let script = self.lock().script.clone();
+            let is_well = script.is_none_or(|script| script.fault.is_none());
+            let fine: &[u8] = b"HTTP/1.1 204 x\r\n\r\n";
+            return (if is_well { fine.to_vec() } else { Vec::new() }, is_well);
+        };
         if !matches!(method, "GET" | "HEAD") {
             let mut state = self.lock();
             state.changes += 1;

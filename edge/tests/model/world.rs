@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge::cache::epoch::{self, Prefix, Url};
+use edge::cache::store::StoredResponse;
 use edge::cache::tag::Tag;
 use edge::clock::{Clock, Timestamp};
-use edge::config;
+use edge::config::{self, OriginKind};
 use edge::exchange::message::{Answering, Body, Request, Response, Scheme};
 use edge::exchange::{Cache, Exchange};
 use edge::server::Node;
@@ -22,6 +23,9 @@ const HOST: &str = "model.test";
 
 /// When a run begins: a whole second, and far from any date that a script could reach.
 const EPOCH: u64 = 1_900_000_000;
+
+/// More than anything takes here, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is special about a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,9 +86,9 @@ pub(crate) fn in_folder(key: u8) -> bool {
     key < 3
 }
 
-/// The key of a path; the last of all for a path that is none.
-pub(crate) fn key_of(path: &str) -> u8 {
-    (0..KEYS).find(|key| self::path(*key) == path).unwrap_or(KEYS - 1)
+/// The key of a path, if it is the path of one.
+pub(crate) fn key_of(path: &str) -> Option<u8> {
+    (0..KEYS).find(|key| self::path(*key) == path)
 }
 
 /// The content of a version: of its own length, and unlike any other.
@@ -156,6 +160,14 @@ impl World {
             config::parse(&text, "model.toml", ".".as_ref()).unwrap_or_else(|errors| panic!("{errors}"));
         // Less than a file may ask for, so that a handful of small responses already do not fit.
         config.cache.memory_bytes = options.memory_bytes.unwrap_or(64 << 20);
+        // The model knows no slow origin: what it may serve stale, it serves because the origin failed.
+        config.cache.stale_after = PATIENCE;
+        for origin in &mut config.origins {
+            if let OriginKind::Http(http) = &mut origin.kind {
+                (http.timeouts.connect, http.timeouts.read) = (PATIENCE, PATIENCE);
+                (http.timeouts.attempt, http.timeouts.operation) = (PATIENCE, PATIENCE);
+            }
+        }
         let clock = Clock::manual(Timestamp::from_unix_seconds(EPOCH as i64));
         let node = Node::start(config, None, clock.clone(), tokio::runtime::Handle::current()).unwrap();
         let exchange = Arc::clone(node.exchange());
@@ -231,6 +243,7 @@ impl World {
     }
 
     async fn asks(&mut self, ask: &Ask, count: usize) -> Result<(), String> {
+        let before = self.held(ask.key);
         let mut under_way = Vec::new();
         for _ in 0..count {
             let (exchange, ask, now) = (Arc::clone(self.exchange()), ask.clone(), self.clock.now());
@@ -246,7 +259,13 @@ impl World {
         let behind = seen
             .iter()
             .any(|seen| seen.status_line.contains("while-revalidat"));
-        let slow = seen.iter().any(|seen| seen.status_line.contains("timeout"));
+        // Without room for an answer the origin is as good as out of reach.
+        let words: &[&str] = match self.options.memory_bytes {
+            Some(_) => &["timeout", "connection_limit_reached"],
+            None => &["timeout"],
+        };
+        let is_cut_off = |seen: &Seen| words.iter().any(|word| seen.status_line.contains(word));
+        let slow = seen.iter().any(is_cut_off);
         let mut contacts = self.origin.contacts();
         let failed = contacts
             .iter()
@@ -267,7 +286,9 @@ impl World {
             self.oracle.forget_promises();
         }
         let got: Vec<Got> = seen.into_iter().map(|seen| seen.got).collect();
-        self.oracle.judge(ask, &contacts, &got, slow)?;
+        self.oracle
+            .judge(ask, &contacts, &got, slow)
+            .map_err(|what| format!("{what}\nheld before: {before}\nheld now: {}", self.held(ask.key)))?;
         self.oracle.tidy();
         let memory = &self.exchange().cache().memory;
         let budget = &self.exchange().cache().budget;
@@ -279,6 +300,26 @@ impl World {
             ));
         }
         Ok(())
+    }
+
+    /// What the node holds under a key, and how that stands towards the purges.
+    fn held(&self, key: u8) -> String {
+        let routes = self.exchange().routes();
+        let site = routes.router.route(HOST).expect("the node has one site");
+        let key = site.key(&path(key), None).expect("a good path");
+        let cache = self.exchange().cache();
+        let of = |stored: &Arc<StoredResponse>| {
+            let head = &stored.head;
+            let standing = cache.epochs.judge(&key, &head.tags, head.position);
+            let number = head.origin_fields.get("x-number");
+            format!(
+                "{number:?} since {:?}: {standing:?}, {:?}",
+                head.position, head.lifetime.fresh
+            )
+        };
+        let held = cache.memory.find(&key);
+        let held: Vec<_> = held.iter().flat_map(|held| held.variants()).map(of).collect();
+        format!("{held:?} at {:?}", cache.epochs.now())
     }
 
     fn count(&mut self, contacts: &[Contact], answers: usize) {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use certs::settings::{
-    Acme, Binding, BucketSettings, Challenge, Credentials, Dns, KeyKind, Managed, Rfc2136Settings,
-    Route53Settings, Secret, Settings, StorePlace, StoreSettings, TsigAlgorithm,
+    Acme, Binding, BucketSettings, Challenge, Credentials, Dns, KeyKind, Managed, ORDER_PATIENCE,
+    Rfc2136Settings, Route53Settings, Secret, Settings, StorePlace, StoreSettings, TsigAlgorithm,
 };
 use certs::store::Keyring;
 
@@ -187,6 +187,7 @@ fn certificate(table: &Table<'_>, context: &Context<'_>) -> Managed {
             challenge,
             profile: table.read("profile", Value::text),
             preferred_chain: table.read("preferred_chain", Value::text),
+            patience: ORDER_PATIENCE,
             binding: table.table("binding").map(|table| binding(&table, context)),
             roots: table.read("roots", |value| context.path(value)),
         },
@@ -237,7 +238,7 @@ fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
             return Dns::Route53(settings);
         }
     }
-    Dns::Rfc2136(Rfc2136Settings {
+    let settings = Rfc2136Settings {
         server: table
             .require("server", address)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 53))),
@@ -250,14 +251,24 @@ fn provider(table: &Table<'_>, context: &Context<'_>) -> Dns {
         wait: table
             .read("wait", |value| value.duration(Duration::ZERO, HOUR))
             .unwrap_or(Duration::from_secs(5)),
-    })
+    };
+    let is_read = context.secrets == Secrets::Read && !settings.secret.0.is_empty();
+    if is_read && !settings.has_readable_secret() {
+        table.refuse("secret_file", "is not a key in base64");
+    }
+    Dns::Rfc2136(settings)
 }
 
 fn binding(table: &Table<'_>, context: &Context<'_>) -> Binding {
-    Binding {
+    let binding = Binding {
         id: table.require("id", Value::text).unwrap_or_default(),
         key: hidden(table, "key", context),
+    };
+    let is_read = context.secrets == Secrets::Read && !binding.key.0.is_empty();
+    if is_read && !binding.has_readable_key() {
+        table.refuse("key_file", "is not a key in base64url");
     }
+    binding
 }
 
 fn credentials(table: &Table<'_>, context: &Context<'_>) -> Credentials {

@@ -193,6 +193,10 @@ fn cache(root: &Table<'_>, context: &Context<'_>) -> Cache {
             .as_ref()
             .and_then(|table| table.read("object_max", object_max))
             .unwrap_or((memory_bytes / 4).min(64 * MIB)),
+        stale_after: table
+            .as_ref()
+            .and_then(|table| table.read("stale_after", |value| value.duration(Duration::ZERO, HOUR)))
+            .unwrap_or(SECOND),
         recode_budget: table
             .and_then(|table| table.read("recode_budget", Value::share))
             .unwrap_or(0.25),

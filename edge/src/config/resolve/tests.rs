@@ -341,6 +341,10 @@ fn values_of_the_wrong_type_are_told() {
         &["14 cache.recode_budget: expected a number from 0 to 1"],
     );
     check_more(
+        "[cache]\nstale_after = \"2h\"\n",
+        &["14 cache.stale_after: must be at most 3600s"],
+    );
+    check_more(
         "[log.access]\nsample = nan\n",
         &["14 log.access.sample: expected a number from 0 to 1"],
     );
@@ -729,6 +733,59 @@ fn a_host_whose_certificate_is_ordered_has_one() {
         .filter(|warning| warning.contains("no certificate"))
         .collect();
     assert_eq!(told, ["c.test: no certificate names this host of a site"]);
+}
+
+#[test]
+fn what_keeps_a_certificate_from_being_ordered_is_told_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("store.key"), "00".repeat(32)).unwrap();
+    for (file, text) in [
+        ("no.pem", "no certificate"),
+        ("no.key", "+/+"),
+        ("some.key", "c2VjcmV0"),
+    ] {
+        std::fs::write(folder.path().join(file), text).unwrap();
+    }
+    let file = folder.path().join("edge.toml");
+    let told = |lines: &str| {
+        let tls = "[tls.store]\nfolder = \"shared\"\nkey_file = \"store.key\"\nstate = \"own\"\n\
+                   [[tls.acme]]\nnames = [\"cdn.example.com\"]\naccept_terms = true\n";
+        std::fs::write(&file, format!("{MINIMAL}{tls}{lines}")).unwrap();
+        match crate::config::check(&file, std::time::UNIX_EPOCH) {
+            Ok(checked) => checked.warnings.join("\n"),
+            Err(errors) => errors.to_string(),
+        }
+    };
+    for (lines, expected) in [
+        ("roots = \"gone.pem\"", "tls.acme[0].roots: "),
+        (
+            "roots = \"gone.pem\"",
+            "gone.pem: cannot be used for the roots of the CA: No such file",
+        ),
+        ("roots = \"no.pem\"", "there is no certificate in it"),
+        (
+            "binding = { id = \"k\", key_file = \"no.key\" }",
+            "tls.acme[0].binding.key_file: is not a key in base64url",
+        ),
+        (
+            "challenge = \"dns-01\"\ndns = { provider = \"rfc2136\", server = \"127.0.0.1\", zone = \"example.com\", key_name = \"k\", secret_file = \"no.key\" }",
+            "tls.acme[0].dns.secret_file: is not a key in base64",
+        ),
+        (
+            "",
+            "cdn.example.com: http-01 is answered on listen.http, which is not set",
+        ),
+        (
+            "challenge = \"tls-alpn-01\"",
+            "cdn.example.com: tls-alpn-01 is answered on listen.https, which is not set",
+        ),
+    ] {
+        let told = told(lines);
+        assert!(told.contains(expected), "{lines}: {told}");
+    }
+    let good = "challenge = \"dns-01\"\ndns = { provider = \"rfc2136\", server = \"127.0.0.1\", zone = \"example.com\", key_name = \"k\", secret_file = \"some.key\" }\n\
+                binding = { id = \"k\", key_file = \"some.key\" }";
+    assert_eq!(told(good), "");
 }
 
 const STORE: &str = "[tls.store]\nfolder = \"f\"\nkey_env = \"K\"\nstate = \"s\"\n";

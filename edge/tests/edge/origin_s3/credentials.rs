@@ -134,7 +134,7 @@ mod apart {
             timeouts(),
         );
         assert!(
-            began.elapsed() < std::time::Duration::from_millis(500),
+            began.elapsed() < std::time::Duration::from_secs(3),
             "the start took {:?}",
             began.elapsed()
         );
@@ -169,7 +169,7 @@ mod apart {
         let error = edge.get("/w.js").await.unwrap_err();
         assert_eq!(error.kind, Kind::CredentialsRefused, "{error}");
         assert!(
-            began.elapsed() < std::time::Duration::from_secs(5),
+            began.elapsed() < std::time::Duration::from_secs(30),
             "{:?}",
             began.elapsed()
         );

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::lab::{Edge, Embedded, drain, noise, once, short};
+use super::lab::{Edge, Embedded, drain, hasty, noise, once, suited, thrice};
 
 const LENGTH: usize = 300_000;
 
@@ -66,7 +66,7 @@ async fn a_fault_before_the_body_has_its_own_name() {
     ] {
         let name = format!("{fault:?}");
         // A new one each time, as a breaker would open on so much misery.
-        let edge = Edge::of(&embedded.place, once());
+        let edge = Edge::of(&embedded.place, suited(&fault, once()));
         break_always(&embedded, fault);
         assert_eq!(
             edge.get("/w.js")
@@ -83,7 +83,7 @@ async fn a_fault_before_the_body_has_its_own_name() {
 #[tokio::test]
 async fn a_moment_of_weakness_is_retried() {
     let (embedded, content) = bucket().await;
-    let edge = Edge::of(&embedded.place, short());
+    let edge = Edge::of(&embedded.place, thrice());
     embedded
         .server
         .faults()
@@ -97,7 +97,7 @@ async fn a_moment_of_weakness_is_retried() {
 #[tokio::test]
 async fn the_pause_that_the_bucket_asks_for_is_kept() {
     let (embedded, content) = bucket().await;
-    let edge = Edge::of(&embedded.place, short());
+    let edge = Edge::of(&embedded.place, thrice());
     embedded.server.faults().add(Rule::new(Fault::SlowDown).times(1));
     let began = Instant::now();
     assert!(edge.body("/w.js").await.unwrap() == content);
@@ -110,7 +110,7 @@ async fn a_redirect_is_never_followed() {
     let trap = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let location = format!("http://{}/latest/meta-data/", trap.local_addr().unwrap());
     for status in [301, 302, 307, 308] {
-        let edge = Edge::of(&embedded.place, short());
+        let edge = Edge::of(&embedded.place, thrice());
         break_always(&embedded, Fault::Redirect(status, location.clone()));
         embedded.server.clear_log();
         assert_eq!(
@@ -127,7 +127,7 @@ async fn a_redirect_is_never_followed() {
 #[tokio::test]
 async fn a_bucket_that_hangs_costs_its_deadlines_and_no_more() {
     let (embedded, _) = bucket().await;
-    let edge = Edge::of(&embedded.place, short());
+    let edge = Edge::of(&embedded.place, hasty(once()));
     break_always(&embedded, Fault::HangBeforeHeaders);
     let began = Instant::now();
     assert_eq!(
@@ -136,7 +136,7 @@ async fn a_bucket_that_hangs_costs_its_deadlines_and_no_more() {
     );
     let took = began.elapsed();
     assert!(
-        took >= Duration::from_millis(500) && took < Duration::from_secs(4),
+        took >= Duration::from_secs(2) && took < Duration::from_secs(20),
         "{took:?}"
     );
 }
@@ -150,7 +150,7 @@ async fn a_body_that_breaks_is_taken_up_where_it_broke() {
         (Fault::TruncateAfter(0), false),
     ] {
         let (embedded, content) = bucket().await;
-        let edge = Edge::of(&embedded.place, short());
+        let edge = Edge::of(&embedded.place, suited(&fault, thrice()));
         let name = format!("{fault:?}");
         embedded.server.faults().add(Rule::new(fault).times(1));
         assert_eq!(
@@ -169,7 +169,7 @@ async fn a_body_that_breaks_is_taken_up_where_it_broke() {
 #[tokio::test]
 async fn a_range_that_breaks_is_taken_up_within_itself() {
     let (embedded, content) = bucket().await;
-    let edge = Edge::of(&embedded.place, short());
+    let edge = Edge::of(&embedded.place, thrice());
     embedded
         .server
         .faults()
@@ -219,13 +219,13 @@ async fn a_body_that_always_breaks_is_an_error() {
         ),
     ] {
         let name = format!("{fault:?}");
-        let edge = Edge::of(&embedded.place, short());
+        let edge = Edge::of(&embedded.place, suited(&fault, thrice()));
         break_always(&embedded, fault);
         let began = Instant::now();
         let kind = edge.body("/w.js").await.map(|body| body.len()).unwrap_err();
         assert!(expected.contains(&kind), "{name}: {kind:?}");
         assert!(
-            began.elapsed() < Duration::from_secs(10),
+            began.elapsed() < Duration::from_secs(60),
             "{name} took {:?}",
             began.elapsed()
         );
@@ -236,7 +236,7 @@ async fn a_body_that_always_breaks_is_an_error() {
 async fn a_small_body_with_a_wrong_byte_is_fetched_again_before_anyone_sees_it() {
     let embedded = Embedded::start().await;
     embedded.place.put("tenant.json", "{\"tenant\":1}").await;
-    let edge = Edge::of(&embedded.place, short());
+    let edge = Edge::of(&embedded.place, thrice());
     embedded
         .server
         .faults()
@@ -253,7 +253,7 @@ async fn a_small_body_with_a_wrong_byte_is_fetched_again_before_anyone_sees_it()
 #[tokio::test]
 async fn an_object_that_changes_on_the_way_is_never_mixed() {
     let (embedded, _) = bucket().await;
-    let edge = Edge::of(&embedded.place, short());
+    let edge = Edge::of(&embedded.place, thrice());
     embedded
         .server
         .faults()
@@ -271,9 +271,7 @@ async fn more_requests_than_may_wait_are_refused_at_once() {
     const WAITING_MAX: usize = 256;
     let (embedded, _) = bucket().await;
     let timeouts = config::OriginTimeouts {
-        connect: Duration::from_millis(500),
-        attempt: Duration::from_secs(20),
-        operation: Duration::from_secs(20),
+        attempt: Duration::from_secs(60),
         ..once()
     };
     let edge = Arc::new(Edge::of(&embedded.place, timeouts));
@@ -283,7 +281,7 @@ async fn more_requests_than_may_wait_are_refused_at_once() {
         let edge = Arc::clone(&edge);
         waiting.spawn(async move { edge.get("/w.js").await.map(drop) });
         let seen = embedded.server.until_seen(|seen| seen.len() >= count);
-        tokio::time::timeout(Duration::from_secs(5), seen).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap();
     }
     assert_eq!(
         edge.get("/w.js").await.unwrap_err().kind,

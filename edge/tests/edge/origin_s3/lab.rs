@@ -12,7 +12,7 @@ use edge::drain::Drain;
 use edge::origin::{Answer, Ask, AskedRange, Condition, Error, Kind, Origin, Origins};
 use edge::telemetry::metrics::Registry;
 use http::HeaderValue;
-use origin_sync::bucket::{Options, Server};
+use origin_sync::bucket::{Fault, Options, Server};
 use tokio::net::TcpListener;
 
 /// A bucket somewhere.
@@ -120,13 +120,13 @@ impl Embedded {
     }
 }
 
-/// Deadlines that a test can wait for.
-pub(super) fn short() -> config::OriginTimeouts {
+/// Three attempts, with deadlines that no scenario comes near, however slow the machine.
+pub(super) fn thrice() -> config::OriginTimeouts {
     config::OriginTimeouts {
-        connect: Duration::from_millis(500),
-        read: Duration::from_millis(250),
-        attempt: Duration::from_millis(500),
-        operation: Duration::from_secs(3),
+        connect: Duration::from_secs(10),
+        read: Duration::from_secs(10),
+        attempt: Duration::from_secs(20),
+        operation: Duration::from_secs(60),
         attempts: 3,
         pool_idle: Duration::from_secs(5),
     }
@@ -136,7 +136,26 @@ pub(super) fn short() -> config::OriginTimeouts {
 pub(super) fn once() -> config::OriginTimeouts {
     config::OriginTimeouts {
         attempts: 1,
-        ..short()
+        ..thrice()
+    }
+}
+
+/// With deadlines that a peer which hangs or drips runs into, within the scenario.
+pub(super) fn hasty(patient: config::OriginTimeouts) -> config::OriginTimeouts {
+    config::OriginTimeouts {
+        connect: Duration::from_secs(2),
+        read: Duration::from_secs(1),
+        attempt: Duration::from_secs(2),
+        operation: Duration::from_secs(20),
+        ..patient
+    }
+}
+
+/// Those that show what `fault` does.
+pub(super) fn suited(fault: &Fault, patient: config::OriginTimeouts) -> config::OriginTimeouts {
+    match fault {
+        Fault::HangBeforeHeaders | Fault::StallAfter(_) | Fault::Drip { .. } => hasty(patient),
+        _ => patient,
     }
 }
 
@@ -271,6 +290,7 @@ pub(super) fn configuration(s3: config::S3Origin) -> config::Config {
             memory_bytes: 1 << 20,
             object_bytes_max: 1 << 20,
             recode_budget: 0.0,
+            stale_after: Duration::from_secs(1),
         },
         origins: vec![origin],
         sites: Vec::new(),

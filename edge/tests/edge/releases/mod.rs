@@ -2,6 +2,7 @@
 
 mod attacker;
 mod deltas;
+mod limits;
 mod rollout;
 mod serving;
 
@@ -230,6 +231,14 @@ pub(crate) async fn start_with(
 /// Has the bucket asked for the channel, and says what is in force then.
 pub(crate) async fn refresh(edge: &TestEdge) -> ReleaseState {
     edge.exchange().releases(Some(&lock())).await.releases.remove(0)
+}
+
+/// The requests that came for manifests and blobs. For the channel the node asks on its own.
+pub(crate) fn asked_by_clients(bucket: &TestBucket) -> usize {
+    let log = bucket.log();
+    log.iter()
+        .filter(|seen| !seen.key.starts_with("channels/"))
+        .count()
 }
 
 /// Asks the admin listener.
