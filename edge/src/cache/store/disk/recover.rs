@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 
 use super::frame::{Directory, FILE_HEADER, Kind, Listed, VERSION, chunked, file_header, read_file_header};
 use super::index::{BodyFile, Index, Slot, Unit};
@@ -22,6 +23,9 @@ const ASIDE: &str = "set-aside";
 
 /// Held by the process that uses the folder.
 const LOCK: &str = "lock";
+
+/// Logs that are read ahead of being taken in.
+const LISTINGS_MAX: usize = 2;
 
 /// Why a folder cannot be used. The node serves on from memory.
 #[derive(Debug, thiserror::Error)]
@@ -186,27 +190,42 @@ pub(super) fn recover(shared: &Shared) -> io::Result<Recovered> {
     // Room for all of them at once: a table that grows step by step is moved each time.
     let about: usize = logs.iter().map(|log| listed_about(&shared.io, *log)).sum();
     index.reserve(about);
-    for log in logs {
-        match listing(&shared.io, shared.store, log) {
-            Ok((directory, bytes)) if !directory.listed.is_empty() => {
-                found.position = found.position.max(directory.position);
-                index.logs.insert(log, bytes);
-                index.bytes += bytes;
-                take_in(&mut index, log, &directory, &bodies);
-            }
-            Ok((_, bytes)) => {
-                if bytes > FILE_HEADER as u64 {
-                    shared.metrics.damaged.inc(Damage::File);
+    std::thread::scope(|scope| {
+        // One thread reads while this one takes in: two cores do it in little more than half the time.
+        let (read, listings) = sync_channel(LISTINGS_MAX);
+        let each = move || {
+            for log in logs {
+                if read.send((log, listing(&shared.io, shared.store, log))).is_err() {
+                    return;
                 }
-                useless.push(super::shared::log_name(log));
             }
-            Err(error) => {
-                shared.metrics.damaged.inc(Damage::File);
-                tracing::warn!(%error, log, "a log of the disk cache cannot be read; it is removed");
-                useless.push(super::shared::log_name(log));
+        };
+        std::thread::Builder::new()
+            .name("disk-recover".into())
+            .spawn_scoped(scope, each)?;
+        for (log, listed) in listings {
+            match listed {
+                Ok((directory, bytes)) if !directory.listed.is_empty() => {
+                    found.position = found.position.max(directory.position);
+                    index.logs.insert(log, bytes);
+                    index.bytes += bytes;
+                    take_in(&mut index, log, &directory, &bodies);
+                }
+                Ok((_, bytes)) => {
+                    if bytes > FILE_HEADER as u64 {
+                        shared.metrics.damaged.inc(Damage::File);
+                    }
+                    useless.push(super::shared::log_name(log));
+                }
+                Err(error) => {
+                    shared.metrics.damaged.inc(Damage::File);
+                    tracing::warn!(%error, log, "a log of the disk cache cannot be read; it is removed");
+                    useless.push(super::shared::log_name(log));
+                }
             }
         }
-    }
+        Ok::<_, io::Error>(())
+    })?;
     order_units(&mut index);
     let orphans = bodies.iter().filter(|file| !index.bodies.contains_key(file));
     useless.extend(orphans.map(|file| super::shared::body_name(*file)));

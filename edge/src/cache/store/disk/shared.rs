@@ -36,7 +36,8 @@ impl Limits {
     /// The limits of a cache of `size` bytes.
     pub(super) fn new(size: u64, promoted_max: u64) -> Self {
         const MIB: u64 = 1024 * 1024;
-        let log_bytes = (size / 64).clamp(MIB, 64 * MIB);
+        // The log that was being written is read whole after a crash, so it is not longer than it need be.
+        let log_bytes = (size / 64).clamp(MIB, (size / 4096).clamp(16 * MIB, 64 * MIB));
         Self {
             capacity: size.saturating_sub(log_bytes).max(log_bytes * 2),
             log_bytes,
