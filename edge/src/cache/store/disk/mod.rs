@@ -2,10 +2,11 @@
 //!
 //! # What lies on the disk
 //!
-//! *Logs*: files of up to 64 MiB into which records are appended: key, head, and the body where that is at most 1 MiB, all
-//! coded forms of it included (a better brotli form took a second of CPU; it is not made twice). *Bodies*: larger ones in
-//! files of their own, written while they arrive, whose record in the log makes them visible when they have come whole.
-//! The *index* of both is in memory, about 70 bytes for each response, and is read from the directories at the logs' ends.
+//! *Logs*: files of at most 16 MiB (64 where the cache is huge) into which records are appended: key, head, and the body where
+//! that is at most 1 MiB, all coded forms of it included (a better brotli form took a second of CPU; it is not made twice).
+//! *Bodies*: larger ones in files of their own, written while they arrive, at several places at once if need be, whose record
+//! in the log makes them visible when they have come whole. The *index* of both is in memory, about 70 bytes for each response,
+//! and is read from the directories at the logs' ends.
 //!
 //! # What holds
 //!
@@ -35,9 +36,9 @@
 //! | index after a crash | 0.02 s | 0.13 s, by walk and stat | directories only |
 //! | first bytes of 10 MiB | 1.5 ms: whole values only | 12 µs | as a file each |
 //!
-//! The last column is of `bench disk`, on two cores that a dozen compilers shared: a million responses were open again after
-//! 2.9 s there, of which 0.56 s were processor time (0.37 s here, 0.20 s in the kernel), a hundred thousand after 0.76 s; a
-//! read took 18 to 32 µs (p50) and 106 to 170 µs (p99). On cores of its own the processor time is what counts.
+//! The last column is of `bench disk`, on two cores that a dozen compilers shared. To open a million responses again takes 0.38 s
+//! of processor time; on those two cores, with a load average of 12 and on one thread, that was 1.5 to 3 s of the clock. Two threads
+//! share it now. A read took 18 to 32 µs (p50) and 106 to 170 µs (p99).
 //!
 //! foyer keeps whole values: a 4 GiB body would be held in memory, and no range of it read; and it drops what it cannot
 //! write. Embedded stores (redb, fjall, sled) keep whole values too, or bring a tree of 64 KiB values that is written
