@@ -93,7 +93,10 @@ async fn spell<A: Answer>(
     // Everything was flushed: the socket blocks nothing, and nothing is under way.
     let parts = connection.into_parts();
     let mut link = parts.io.into_inner();
-    link.put_back(parts.read_buf);
+    // An empty buffer still holds the room that it was given.
+    if !parts.read_buf.is_empty() {
+        link.put_back(parts.read_buf);
+    }
     ControlFlow::Continue(link)
 }
 
