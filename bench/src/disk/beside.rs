@@ -115,12 +115,7 @@ fn compare(
     };
     let mut filled = Vec::new();
     for peer in peers {
-        let known = folders(ground, peer)?;
-        let server = Server::start(peer, ground)?;
-        let files = folders(ground, peer)?
-            .into_iter()
-            .find(|path| !known.contains(path));
-        let files = files.ok_or_else(|| Error::Said(format!("{} has no folder", peer.name())))?;
+        let (server, files) = start(ground, peer)?;
         let written = run(&server, load(&server, count, PART_MAX)?, objects(Order::Each))?;
         // What waits to be written is written meanwhile.
         std::thread::sleep(Duration::from_secs(2));
@@ -150,33 +145,45 @@ fn compare(
         }
     }
     let mut rows = Vec::new();
-    for Filled {
-        server,
-        files,
-        written,
-        warm,
-    } in &filled
-    {
-        forget(files)?;
-        let cold = run(server, load(server, count, PART_MAX)?, objects(Order::Shuffled))?;
-        let (warm, nanos) = warm.as_ref().ok_or_else(|| Error::Said("no rounds".to_owned()))?;
-        let millis = |done: &Done, share| done.millis(share).unwrap_or_default();
-        rows.push(format!(
-            "| {} | {} KiB | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {:.2} |",
-            server.kind.name,
-            bytes / 1024,
-            written.per_second(),
-            written.per_second() * bytes as f64 / 1e6,
-            warm.per_second(),
-            *nanos as f64 / 1000.0 / warm.answered.max(1) as f64,
-            millis(warm, 0.5),
-            millis(warm, 0.99),
-            cold.per_second(),
-            millis(&cold, 0.5),
-            millis(&cold, 0.99),
-        ));
+    for each in &filled {
+        forget(&each.files)?;
+        let cold = load(&each.server, count, PART_MAX)?;
+        let cold = run(&each.server, cold, objects(Order::Shuffled))?;
+        rows.push(row(each, bytes, &cold)?);
     }
     Ok(rows)
+}
+
+/// Starts a server; and the folder that it made for itself.
+fn start(ground: &Ground, peer: &Peer) -> Result<(Server, PathBuf)> {
+    let known = folders(ground, peer)?;
+    let server = Server::start(peer, ground)?;
+    let made = folders(ground, peer)?
+        .into_iter()
+        .find(|path| !known.contains(path));
+    let made = made.ok_or_else(|| Error::Said(format!("{} has no folder", peer.name())))?;
+    Ok((server, made))
+}
+
+/// A line of the table.
+fn row(filled: &Filled, bytes: usize, cold: &Done) -> Result<String> {
+    let written = filled.written.per_second();
+    let warm = filled.warm.as_ref();
+    let (warm, nanos) = warm.ok_or_else(|| Error::Said("no rounds".to_owned()))?;
+    let millis = |done: &Done, share| done.millis(share).unwrap_or_default();
+    Ok(format!(
+        "| {} | {} KiB | {written:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {:.2} |",
+        filled.server.kind.name,
+        bytes / 1024,
+        written * bytes as f64 / 1e6,
+        warm.per_second(),
+        *nanos as f64 / 1000.0 / warm.answered.max(1) as f64,
+        millis(warm, 0.5),
+        millis(warm, 0.99),
+        cold.per_second(),
+        millis(cold, 0.5),
+        millis(cold, 0.99),
+    ))
 }
 
 /// The folders of a peer's servers.
