@@ -292,7 +292,6 @@ impl Exchange {
         }
         let Some((mut writer, joiner)) = self.open(length, allowance.ok(), body.ahead_bytes()).await else {
             drop(body);
-            self.metrics().no_room.inc();
             return self.hold_failure(leader, over_budget()).await;
         };
         let own = not_stored.and_then(|_| joiner.join());
@@ -340,12 +339,12 @@ impl Exchange {
         if allowance.is_some() {
             return Some(inflight::open(length, allowance));
         }
-        let room = self
-            .cache
-            .budget
-            .stream_soon(length, ahead, ROOM_PATIENCE)
-            .await?;
-        Some(inflight::past(length, room))
+        let budget = &self.cache.budget;
+        let room = budget.stream_soon(length, ahead, ROOM_PATIENCE).await;
+        if room.is_none() {
+            self.metrics().no_room.inc();
+        }
+        Some(inflight::past(length, room?))
     }
 
     /// What may be kept of a body of this length, or why nothing.

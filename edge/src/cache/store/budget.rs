@@ -353,12 +353,11 @@ mod tests {
         let all = budget.count(1024 * 1024);
         assert!(budget.stream_soon(Some(10), 0, Duration::ZERO).await.is_none());
         assert_eq!(budget.waiting(), 0);
-        let tasks: Vec<_> = (0..20)
-            .map(|_| {
-                let budget = budget.clone();
-                tokio::spawn(async move { budget.stream_soon(Some(10), 0, LONG).await.is_some() })
-            })
-            .collect();
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let budget = budget.clone();
+            tasks.spawn(async move { budget.stream_soon(Some(10), 0, LONG).await.is_some() });
+        }
         while budget.waiting() < 16 {
             tokio::task::yield_now().await;
         }
@@ -366,10 +365,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(budget.waiting(), 16);
         drop(all);
-        let mut told = Vec::new();
-        for task in tasks {
-            told.push(task.await.unwrap());
-        }
+        let told = tasks.join_all().await;
         assert_eq!(told.iter().filter(|had_room| **had_room).count(), 16);
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
     }

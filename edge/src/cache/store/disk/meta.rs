@@ -81,7 +81,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Meta> {
 
 /// The host of the key, and the epoch: all that a start wants to know. Whether the rest can be understood shows when the
 /// response is read; its bytes were proved.
-pub(super) fn skim<'a>(bytes: &'a [u8]) -> Option<(&'a str, Position)> {
+pub(super) fn skim(bytes: &[u8]) -> Option<(&str, Position)> {
     let mut from = In(bytes);
     let (_, host, _) = (from.bytes()?, from.text()?, from.bytes()?);
     from.option(In::bytes)?;
@@ -89,7 +89,8 @@ pub(super) fn skim<'a>(bytes: &'a [u8]) -> Option<(&'a str, Position)> {
     for _ in 0..2 {
         // Fields: names and values.
         for _ in 0..from.count()? {
-            (from.bytes()?, from.bytes()?);
+            from.bytes()?;
+            from.bytes()?;
         }
     }
     from.bytes()?;
@@ -101,7 +102,8 @@ pub(super) fn skim<'a>(bytes: &'a [u8]) -> Option<(&'a str, Position)> {
         Some(())
     })?;
     read_lifetime(&mut from)?;
-    (from.i64()?, from.u64()?);
+    from.i64()?;
+    from.u64()?;
     let position = Position::from_number(from.u64()?);
     Some((host, position))
 }
