@@ -60,6 +60,8 @@ pub(super) fn run(edge: Option<&Path>, folder: &Path) -> Result<()> {
         certificate: Certificate::make(&folder)?,
         origin: origin.address,
         core: cores.map(|(servers, _)| servers),
+        // Octets have none.
+        better_forms: false,
         folder,
         content,
     };
