@@ -60,9 +60,10 @@ pub(super) fn run(edge: Option<&Path>, folder: &Path) -> Result<()> {
         certificate: Certificate::make(&folder)?,
         origin: origin.address,
         core: cores.map(|(servers, _)| servers),
+        // Octets have none.
+        better_forms: false,
         folder,
         content,
-        better_forms: true,
     };
     let mut out = std::io::stdout();
     let mut print = |line: &str| writeln!(out, "{line}").map_err(|error| Error::io("print", error));
