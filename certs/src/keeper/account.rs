@@ -4,7 +4,7 @@
 //! anything is ordered with it; so a node that knows none looks once more before it says no, and a look that began after the CA
 //! asked cannot miss it. A node that knows the account asks nobody.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -72,11 +72,22 @@ impl Keeper {
     /// Learns of the accounts that are in the store and not known here. Makes none.
     pub async fn find_accounts(&self) {
         let shared = self.shared().await;
-        for managed in &self.settings.managed {
-            let directory = &managed.acme.directory;
-            if managed.acme.challenge != Challenge::Http01 || self.accounts().contains_key(directory) {
-                continue;
-            }
+        // Many certificates may share an account.
+        let unknown: BTreeSet<&String> = {
+            let accounts = self.accounts();
+            let seen = |directory: &String| {
+                accounts
+                    .get(directory)
+                    .is_some_and(|known| known.looked.is_some())
+            };
+            let proved = self.settings.managed.iter().map(|managed| &managed.acme);
+            proved
+                .filter(|acme| acme.challenge == Challenge::Http01)
+                .map(|acme| &acme.directory)
+                .filter(|directory| !seen(directory))
+                .collect()
+        };
+        for directory in unknown {
             match AccountKey::read(shared, directory).await {
                 Ok(found) => self.know_account(directory, found.and_then(|key| key.thumbprint())),
                 // Attending the certificate comes upon the same, and says so.
@@ -118,26 +129,25 @@ impl Keeper {
         let (Some(thumbprint), now) = (thumbprint, (self.now)()) else {
             return;
         };
-        let kept = {
-            let mut accounts = self.accounts();
-            let before = accounts.get_mut(directory);
-            let replaced = before.is_some().then_some(now);
-            if let Some(known) = before
-                && *known.thumbprint == *thumbprint
-            {
-                known.looked = Some(now);
-                return;
-            }
-            let account = Account {
-                thumbprint: Arc::from(thumbprint),
-                replaced,
-                looked: Some(now),
-            };
-            accounts.insert(directory.to_owned(), account);
-            thumbprints(&accounts)
+        let mut accounts = self.accounts();
+        let before = accounts.get_mut(directory);
+        let replaced = before.is_some().then_some(now);
+        if let Some(known) = before
+            && *known.thumbprint == *thumbprint
+        {
+            known.looked = Some(now);
+            return;
+        }
+        let account = Account {
+            thumbprint: Arc::from(thumbprint),
+            replaced,
+            looked: Some(now),
         };
-        self.answer();
-        self.local.keep_thumbprints(&kept);
+        accounts.insert(directory.to_owned(), account);
+        // Still locked: where two accounts are learned of at once, what is told last must know both.
+        let known = thumbprints(&accounts);
+        self.answer_with(&known);
+        self.local.keep_thumbprints(&known);
     }
 
     /// Until when nothing is ordered, because other nodes may still answer for the account before this one. Two looks of theirs
@@ -153,16 +163,21 @@ impl Keeper {
 
     /// Answers with the thumbprints that are known, under the names that are proved that way.
     pub(super) fn answer(&self) {
-        let thumbprints = thumbprints(&self.accounts());
+        self.answer_with(&thumbprints(&self.accounts()));
+    }
+
+    fn answer_with(&self, thumbprints: &HashMap<String, Arc<str>>) {
+        let mut by_name: HashMap<String, Option<Arc<str>>> = HashMap::new();
         let proved = |managed: &&crate::settings::Managed| managed.acme.challenge == Challenge::Http01;
-        let by_name = self.settings.managed.iter().filter(proved).flat_map(|managed| {
+        for managed in self.settings.managed.iter().filter(proved) {
             let thumbprint = thumbprints.get(&managed.acme.directory);
-            managed
-                .names
-                .iter()
-                .map(move |name| (name.clone(), thumbprint.cloned()))
-        });
-        self.answers.set_thumbprints(by_name.collect());
+            for name in &managed.names {
+                // Of two CAs for one name, the one without an account takes nothing from the other.
+                let known = by_name.entry(name.clone()).or_default();
+                *known = known.take().or_else(|| thumbprint.cloned());
+            }
+        }
+        self.answers.set_thumbprints(by_name);
     }
 
     fn accounts(&self) -> MutexGuard<'_, HashMap<String, Account>> {

@@ -295,6 +295,8 @@ impl Keeper {
         if let Err(error) = self.adopt(tended, shared, &slot).await {
             return down(error);
         }
+        // Whatever becomes of an order: what the store has is known here, and is no reason to keep clients away.
+        tended.state().looked = true;
         let now = (self.now)();
         if !force && let Some(outcome) = self.no_order(tended, shared, &slot, now).await {
             return outcome;

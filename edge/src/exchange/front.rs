@@ -11,10 +11,10 @@ use http::header::{CONTENT_RANGE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::Exchange;
-use super::tier::{FAR_BYTES, FILL_BYTES, is_strong};
+use super::tier::{FILL_BYTES, is_strong};
 use crate::cache::inflight::{Broken, Reader};
 use crate::cache::key::Key;
-use crate::cache::store::disk::{Front, Places, Taken};
+use crate::cache::store::disk::{FAR_BYTES, Front, Places, Taken};
 use crate::cache::store::{Head, OnDisk, Reservation};
 use crate::origin::{Answer, Ask, AskedRange};
 
@@ -121,9 +121,7 @@ impl TakenUp {
             return Err(Broken::Disk);
         }
         match answer.status {
-            StatusCode::PARTIAL_CONTENT if begins_at(answer.headers.get(CONTENT_RANGE), first) => {
-                Ok((answer, 0))
-            }
+            StatusCode::PARTIAL_CONTENT if is_whole(&answer, first, end) => Ok((answer, 0)),
             StatusCode::OK => Ok((answer, first)),
             _ => Err(Broken::Disk),
         }
@@ -140,7 +138,16 @@ impl TakenUp {
     }
 }
 
-fn begins_at(content_range: Option<&HeaderValue>, first: u64) -> bool {
-    let value = content_range.and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| value.starts_with(&format!("bytes {first}-")))
+/// Whether a part is the one that was asked for: from `first` up to `end`, or to the end of all; and says so itself, so that
+/// one which is cut is known for that.
+fn is_whole(answer: &Answer, first: u64, end: Option<u64>) -> bool {
+    let value = answer.headers.get(CONTENT_RANGE);
+    let said = value.and_then(|value| value.to_str().ok()?.strip_prefix("bytes ")?.split_once('/'));
+    let Some((place, total)) = said else {
+        return false;
+    };
+    let Some(end) = end.or_else(|| total.parse().ok()) else {
+        return false;
+    };
+    place == format!("{first}-{}", end.saturating_sub(1)) && answer.length == end.checked_sub(first)
 }

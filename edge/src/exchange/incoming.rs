@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::cache::store::{Budget, Reservation};
+use crate::origin::s3::Proof;
 use crate::origin::{self, Error};
 
 /// How much of a body without a length is read before its head goes on.
@@ -55,6 +56,11 @@ impl Incoming {
             room: None,
             body,
         }
+    }
+
+    /// What is left to be checked of it, when it is not read on.
+    pub(super) fn into_proof(self) -> Option<Proof> {
+        self.body.into_proof()
     }
 
     /// What its connection may hold ready of it.

@@ -20,12 +20,10 @@ use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
 use crate::cache::store::disk::{Fill, Loaded, Rest, Taken, Unreadable};
 use crate::cache::store::{Content, Disk, Form, Head, OnDisk, Reservation, StoredResponse};
+use crate::origin::s3::Proof;
 
 /// What is on its way from the disk to memory, by key: it is read once, however many ask.
 pub type Promotions = Collapse<(), bool, ()>;
-
-/// A range that begins so far beyond what has come of a large body does not wait for it: the body comes there as well.
-pub(super) const FAR_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What a body on its way to the disk takes of the memory besides what its connection holds: a batch that is gathered, one that
 /// is written, and its chunks with their checksums.
@@ -182,8 +180,13 @@ impl Exchange {
         if !fill_from(&mut fill, &mut body).await {
             return leader.leave();
         }
-        drop(body);
+        let proof = body.into_proof();
         if !complete(&mut fill, &taken_up).await {
+            return leader.leave();
+        }
+        if let Some(proof) = proof
+            && !is_proved(proof, &fill.body(length), length, &order.key).await
+        {
             return leader.leave();
         }
         if let Some(on_disk) = fill.finish(&order.key, &fetch::for_all(&head)).await {
@@ -213,6 +216,26 @@ async fn complete(fill: &mut Fill, taken_up: &TakenUp) -> bool {
             return false;
         }
     }
+}
+
+/// Whether a body that came at several places is the one that the bucket has. What the fetch of the whole has not seen is read
+/// from the disk.
+async fn is_proved(mut proof: Proof, body: &OnDisk, length: Option<u64>, key: &Key) -> bool {
+    let Some(length) = length else {
+        return false;
+    };
+    let mut reader = body.reader();
+    while proof.seen() < length {
+        match reader.read(proof.seen()).await {
+            Ok(Some(bytes)) => proof.update(&bytes),
+            Ok(None) | Err(_) => return false,
+        }
+    }
+    let proved = proof.finish();
+    if let Err(error) = &proved {
+        tracing::error!(key = key.as_str(), %error, "a body that came at several places is not stored");
+    }
+    proved.is_ok()
 }
 
 /// Writes a body to the disk, until its end or where it has come already. `false` when it broke.

@@ -95,6 +95,7 @@ async fn spell<A: Answer>(
     let mut link = parts.io.into_inner();
     // An empty buffer still holds the room that it was given.
     if !parts.read_buf.is_empty() {
+        pulse.set_holding();
         link.put_back(parts.read_buf);
     }
     ControlFlow::Continue(link)

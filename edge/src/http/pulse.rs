@@ -97,6 +97,8 @@ pub(super) struct Signs {
     pub lingering: bool,
     /// Whether the connection has given its buffers back.
     pub dozing: bool,
+    /// Whether it could not, as the beginning of a request lies in them, and nothing has come since.
+    pub holding: bool,
 }
 
 impl Signs {
@@ -122,6 +124,8 @@ pub(super) struct Pulse {
     /// Whether the connection is asked to give its buffers back, and whether it has.
     drowsy: AtomicBool,
     dozing: AtomicBool,
+    /// How much had been read when the beginning of a request was found in the buffers.
+    held_at: AtomicU64,
     /// Bytes of content that somebody has taken, with what it cost to send them. Counted on whatever thread takes them.
     content: AtomicU64,
     /// Whether a head has said two things of its content's length.
@@ -154,6 +158,7 @@ impl Pulse {
             lingering: AtomicBool::new(false),
             drowsy: AtomicBool::new(false),
             dozing: AtomicBool::new(false),
+            held_at: AtomicU64::new(u64::MAX),
             content: AtomicU64::new(0),
             ambiguous: AtomicBool::new(false),
             early: AtomicBool::new(false),
@@ -241,6 +246,12 @@ impl Pulse {
         self.dozing.store(dozing, Ordering::Relaxed);
     }
 
+    /// Notes that the buffers hold the beginning of a request: they are not asked for again before more has come.
+    pub(super) fn set_holding(&self) {
+        self.held_at
+            .store(self.read.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     pub(super) fn set_refused(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
@@ -276,6 +287,7 @@ impl Pulse {
             blocked: self.blocked.load(Ordering::Relaxed),
             lingering: self.lingering.load(Ordering::Relaxed),
             dozing: self.dozing.load(Ordering::Relaxed),
+            holding: self.held_at.load(Ordering::Relaxed) == self.read.load(Ordering::Relaxed),
         }
     }
 

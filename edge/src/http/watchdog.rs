@@ -188,6 +188,7 @@ impl Chart {
             && self.wound.is_none()
             && signs.is_quiet()
             && !signs.dozing
+            && !signs.holding
             && signs.requests > 0
             && signs.read == self.read
             && now > self.progress
@@ -441,6 +442,7 @@ mod tests {
         check(quiet, but(|signs| signs.blocked = true), false);
         check(quiet, but(|signs| signs.lingering = true), false);
         check(quiet, but(|signs| signs.dozing = true), false);
+        check(quiet, but(|signs| signs.holding = true), false);
         check(quiet, but(|signs| signs.read = 51), false);
         check(quiet, but(|signs| signs.requests = 2), false);
     }

@@ -139,6 +139,14 @@ impl Body {
         }
     }
 
+    /// What is left to be checked of a body that is not read on, where its origin says by what.
+    pub fn into_proof(self) -> Option<s3::Proof> {
+        match self {
+            Self::Empty | Self::Http(_) => None,
+            Self::S3(body) => body.into_proof(),
+        }
+    }
+
     /// What its connection may hold ready of it, at most: a piece that was handed over, and one that is being read.
     pub fn ahead_bytes(&self) -> u64 {
         match self {

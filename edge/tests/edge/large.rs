@@ -165,6 +165,40 @@ async fn what_breaks_far_into_a_cold_body_is_made_good_by_the_fetch_of_the_whole
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_byte_in_what_came_far_ahead_is_noticed_before_the_whole_is_stored() {
+    let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
+    let whole = body(7);
+    bucket.put("large.bin", whole.clone(), "max-age=600").await;
+    bucket.put("small.js", "small", "max-age=600").await;
+    let edge = start(&bucket, Some(folder.path())).await;
+    // From here on the bucket's entity tags are known to be digests.
+    assert_eq!(edge.get("/small.js", &[]).await.text(), "small");
+    let barrier = Barrier::new();
+    bucket.fault(
+        Rule::new(Fault::HoldBodyUntil(1_000_000, barrier.clone()))
+            .key("large.bin")
+            .times(1),
+    );
+    let first = edge.get("/large.bin", &[("range", "bytes=0-99999")]).await;
+    assert!(first.body == whole[..100_000]);
+    bucket.fault(Rule::new(Fault::FlipByte(3_000_000)).key("large.bin").times(1));
+    let far = edge
+        .get("/large.bin", &[("range", "bytes=20000000-20099999")])
+        .await;
+    assert!(far.status == 206 && far.body == whole[20_000_000..20_100_000]);
+    barrier.release();
+    settle(&edge).await;
+    assert_eq!(
+        edge.metric("edge_origin_errors_total{error=\"checksum_mismatch\"}"),
+        1
+    );
+    let again = edge.get("/large.bin", &[]).await;
+    assert!(again.body == whole, "the wrong byte went no further");
+    assert!(!again.field("cache-status").unwrap().contains("hit"));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_of_one_version_also_when_the_body_changes_while_it_comes() {
     let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
     let (old, new) = (body(1), body(2));

@@ -31,6 +31,9 @@ pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 /// Of the bytes of a cap, so many for each that waits: what its connection holds meanwhile is little, but not nothing.
 const WAITING_BYTES: u64 = 64 * 1024;
 
+/// Each release wakes all who wait, so they are never many.
+const WAITING_MAX: usize = 256;
+
 /// What a body that is kept takes besides itself while it arrives.
 const ARRIVING_BYTES: u64 = 512 * 1024;
 
@@ -42,9 +45,8 @@ pub struct Budget(Arc<Inner>);
 struct Inner {
     capacity: u64,
     used: AtomicU64,
-    /// How many wait for room, and where: those with a small body do not stand behind the others.
+    /// How many wait for room, and where.
     waiting: AtomicUsize,
-    small_turn: Notify,
     turn: Notify,
 }
 
@@ -57,8 +59,8 @@ impl Inner {
         self.used.fetch_sub(bytes, Ordering::SeqCst);
         // Looked at after the release, as whoever waits looks for room after saying so.
         if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.small_turn.notify_one();
-            self.turn.notify_one();
+            // All of them: what is not enough for the first may be enough for another.
+            self.turn.notify_waiters();
         }
     }
 }
@@ -70,7 +72,6 @@ impl Budget {
             capacity,
             used: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-            small_turn: Notify::new(),
             turn: Notify::new(),
         }))
     }
@@ -131,7 +132,8 @@ impl Budget {
         if let Some(room) = self.stream(length, ahead) {
             return Some(room);
         }
-        let places = usize::try_from(self.capacity() / WAITING_BYTES).unwrap_or(usize::MAX);
+        let places =
+            usize::try_from(self.capacity() / WAITING_BYTES).map_or(WAITING_MAX, |n| n.min(WAITING_MAX));
         let _waiting = Waiting::enter(self, places)?;
         tokio::time::timeout(patience, self.turn(length, ahead))
             .await
@@ -139,16 +141,11 @@ impl Budget {
     }
 
     async fn turn(&self, length: Option<u64>, ahead: u64) -> Reservation {
-        let turn = match length.is_some_and(|length| length <= SMALL_BYTES) {
-            true => &self.0.small_turn,
-            false => &self.0.turn,
-        };
         loop {
-            let mut released = std::pin::pin!(turn.notified());
+            let mut released = std::pin::pin!(self.0.turn.notified());
+            // Before the look, so that nothing is released unseen between that and the wait.
             released.as_mut().enable();
             if let Some(room) = self.stream(length, ahead) {
-                // What was released may have been enough for another one.
-                turn.notify_one();
                 return room;
             }
             released.await;

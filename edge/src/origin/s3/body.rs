@@ -47,7 +47,53 @@ enum State {
     Broken(Error),
 }
 
+/// The check of a whole object, of which the rest comes by other ways than this body.
+#[derive(Debug)]
+pub struct Proof {
+    bucket: Arc<Bucket>,
+    key: String,
+    check: Check,
+    seen: u64,
+}
+
+impl Proof {
+    /// How many bytes it has seen, from the beginning on.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// The next bytes of the object.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.check.update(bytes);
+        self.seen += bytes.len() as u64;
+    }
+
+    /// The object has ended.
+    ///
+    /// # Errors
+    ///
+    /// When these are not the bytes that were stored. It is counted against the bucket.
+    pub fn finish(self) -> Result<(), Error> {
+        let Self {
+            bucket, key, check, ..
+        } = self;
+        check
+            .finish()
+            .inspect_err(|error| bucket.note_failure(Admission::Go, error, &key))
+    }
+}
+
 impl Body {
+    /// What is left to be checked of a body that is not read on; `None` when that was done, or cannot be.
+    pub fn into_proof(self) -> Option<Proof> {
+        Some(Proof {
+            check: self.check?,
+            bucket: self.bucket,
+            key: self.request.key,
+            seen: self.received,
+        })
+    }
+
     pub(super) fn new(
         bucket: Arc<Bucket>,
         request: Request,

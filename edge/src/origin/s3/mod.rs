@@ -30,7 +30,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::drain::Drain;
 
-pub use body::Body;
+pub use body::{Body, Proof};
 use integrity::{Check, Md5Etags};
 use send::{Raw, Request};
 use verdict::{ContentRange, Verdict};

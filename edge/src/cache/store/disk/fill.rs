@@ -27,10 +27,10 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(3);
 const STEP_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Bodies that may be under way to the disk at once; more stream past.
-const FILLS_MAX: usize = 16;
+pub(super) const FILLS_MAX: usize = 16;
 
 /// Places at which a body may come at once.
-const FRONTS_MAX: usize = 5;
+pub(super) const FRONTS_MAX: usize = 5;
 
 /// Writes a body that is all there.
 pub(super) fn write_whole(shared: &Shared, file: u32, body: &[u8]) -> io::Result<()> {
@@ -220,7 +220,8 @@ impl Fill {
         self.front.write(chunk).await
     }
 
-    /// What is left to be brought, once nothing more comes at any other place. What is written next is to begin there.
+    /// What is left to be brought next, once nothing comes any more where the body is known up to. What is written next is to
+    /// begin there.
     pub async fn rest(&mut self) -> Rest {
         if !self.front.flush().await {
             return Rest::Failed;
@@ -232,7 +233,7 @@ impl Fill {
         self.front.leave();
         let mut growth = self.filling.growth.subscribe();
         // It cannot be gone: this is whose it is.
-        let _ = growth.wait_for(|growth| growth.growing() == 0).await;
+        let _ = growth.wait_for(|growth| !growth.grows_on()).await;
         let mut rest = Rest::Nothing;
         self.filling.growth.send_if_modified(|growth| {
             let Some((first, end)) = growth.gap(length) else {

@@ -9,6 +9,9 @@ pub(super) enum Ending {
     Whole,
 }
 
+/// What begins so far beyond what has come of a large body does not wait for that: the body comes there as well.
+pub const FAR_BYTES: u64 = 8 * 1024 * 1024;
+
 /// What has been written so far. The first place is the body's beginning.
 #[derive(Clone, Debug)]
 pub(super) struct Growth {
@@ -107,6 +110,17 @@ impl Growth {
         }
     }
 
+    /// Whether something comes where the body ends for who reads it from its beginning.
+    pub(super) fn grows_on(&self) -> bool {
+        let reach = self.reach(0);
+        self.spans.iter().any(|span| span.grows && span.end == reach)
+    }
+
+    /// Whether who waits for the byte at `at` waits for nothing that will come before long.
+    pub(super) fn is_stranded(&self, at: u64) -> bool {
+        at >= self.reach(0).saturating_add(FAR_BYTES) && !self.is_near(at, FAR_BYTES)
+    }
+
     /// How many grow.
     pub(super) fn growing(&self) -> usize {
         self.spans.iter().filter(|span| span.grows).count()
@@ -157,6 +171,42 @@ mod tests {
         assert!(!growth.is_near(100, 5), "nobody goes on there");
         growth.leave(0, false);
         assert!(growth.is_near(9, 5) && !growth.is_near(10, 5));
+    }
+
+    #[test]
+    fn a_gap_is_closed_before_what_comes_behind_it_has_ended() {
+        let mut growth = Growth::new();
+        growth.grow(0, 10);
+        assert!(growth.begin(10) && growth.begin(50));
+        growth.leave(0, true);
+        assert!(
+            growth.grows_on(),
+            "the next place goes on where the first one ended"
+        );
+        growth.grow(10, 20);
+        growth.leave(10, true);
+        assert!(
+            !growth.grows_on(),
+            "far behind it comes, and that is waited for by nobody"
+        );
+        assert_eq!(growth.gap(100), Some((20, 50)));
+        growth.leave(50, false);
+        assert_eq!((growth.grows_on(), growth.gap(100)), (false, Some((20, 100))));
+    }
+
+    #[test]
+    fn who_reads_at_a_place_that_broke_is_stranded() {
+        let mut growth = Growth::new();
+        growth.grow(0, 10);
+        let far = 10 + FAR_BYTES;
+        assert!(growth.begin(far));
+        assert!(!growth.is_stranded(far));
+        growth.leave(far, false);
+        assert!(growth.is_stranded(far));
+        assert!(!growth.is_stranded(10), "the fetch of the whole comes by here");
+        assert!(!growth.is_stranded(far - 1));
+        growth.leave(0, true);
+        assert!(!growth.is_stranded(10), "nor between two fetches");
     }
 
     #[test]

@@ -80,6 +80,7 @@ use tokio::sync::oneshot;
 
 pub use self::bodies::{BodyReader, OnDisk, Unreadable};
 pub use self::fill::{Fill, Front, Places, Rest, Taken};
+pub use self::growth::FAR_BYTES;
 pub use self::index::SiteTotal;
 pub use self::io::{EIO, EMFILE, ENOSPC, EROFS, Failing, Fault, Faults, Op};
 pub use self::load::Loaded;
@@ -108,8 +109,8 @@ const READS_MAX: usize = 1024;
 /// Threads that write large bodies.
 const BODY_WRITERS: usize = 2;
 
-/// Pieces of large bodies that may wait.
-const BODY_WRITES_MAX: usize = 64;
+/// Pieces of large bodies that may wait: one for each place at which one comes.
+const BODY_WRITES_MAX: usize = fill::FILLS_MAX * fill::FRONTS_MAX;
 
 /// How the disk tier is to be.
 #[derive(Clone, Debug)]

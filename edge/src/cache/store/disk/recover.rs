@@ -165,6 +165,9 @@ fn is_ours(name: &str) -> bool {
     name.starts_with(IDENTITY) || name.starts_with("purges") || numbered(".log") || numbered(".body")
 }
 
+/// Records that a start makes room for beforehand.
+const LISTED_AT_ONCE: usize = 1 << 20;
+
 /// What was found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recovered {
@@ -187,9 +190,9 @@ pub(super) fn recover(shared: &Shared) -> io::Result<Recovered> {
     let mut found = Recovered::default();
     let mut index = shared.index();
     let mut useless = Vec::new();
-    // Room for all of them at once: a table that grows step by step is moved each time.
+    // Room for all of them at once: a table that grows step by step is moved each time. Of very many, most may be old.
     let about: usize = logs.iter().map(|log| listed_about(&shared.io, *log)).sum();
-    index.reserve(about);
+    index.reserve(about.min(LISTED_AT_ONCE));
     std::thread::scope(|scope| {
         // One thread reads while this one takes in: two cores do it in little more than half the time.
         let (read, listings) = sync_channel(LISTINGS_MAX);
@@ -209,6 +212,10 @@ pub(super) fn recover(shared: &Shared) -> io::Result<Recovered> {
                     found.position = found.position.max(directory.position);
                     index.logs.insert(log, bytes);
                     index.bytes += bytes;
+                    // No number is given again that a record names: the record of a body that is gone would name another's.
+                    let files = directory.listed.iter().map(|listed| listed.record.body_file);
+                    let next = files.max().unwrap_or(0).saturating_add(1);
+                    shared.ids.fetch_max(next, std::sync::atomic::Ordering::Relaxed);
                     take_in(&mut index, log, &directory, &bodies);
                 }
                 Ok((_, bytes)) => {
