@@ -200,15 +200,13 @@ impl BodyReader {
             return self.body.length.ok_or(Unreadable::Gone);
         };
         let grown = growth
-            .wait_for(|growth| growth.reach(at) > at || growth.end != Ending::Open || growth.is_stranded(at))
+            .wait_for(|growth| growth.reach(at) > at || growth.end != Ending::Open)
             .await;
         let (end, reach, whole) = {
             let grown = grown.map_err(|_| Unreadable::Gone)?;
             (grown.end, grown.reach(at), grown.reach(0))
         };
         match end {
-            // It may be long until the fetch of the whole comes by.
-            Ending::Open if reach == at => Err(Unreadable::Slow),
             Ending::Failed => Err(Unreadable::Gone),
             Ending::Open => Ok(reach),
             Ending::Whole => {

@@ -116,11 +116,6 @@ impl Growth {
         self.spans.iter().any(|span| span.grows && span.end == reach)
     }
 
-    /// Whether who waits for the byte at `at` waits for nothing that will come before long.
-    pub(super) fn is_stranded(&self, at: u64) -> bool {
-        at >= self.reach(0).saturating_add(FAR_BYTES) && !self.is_near(at, FAR_BYTES)
-    }
-
     /// How many grow.
     pub(super) fn growing(&self) -> usize {
         self.spans.iter().filter(|span| span.grows).count()
@@ -192,21 +187,6 @@ mod tests {
         assert_eq!(growth.gap(100), Some((20, 50)));
         growth.leave(50, false);
         assert_eq!((growth.grows_on(), growth.gap(100)), (false, Some((20, 100))));
-    }
-
-    #[test]
-    fn who_reads_at_a_place_that_broke_is_stranded() {
-        let mut growth = Growth::new();
-        growth.grow(0, 10);
-        let far = 10 + FAR_BYTES;
-        assert!(growth.begin(far));
-        assert!(!growth.is_stranded(far));
-        growth.leave(far, false);
-        assert!(growth.is_stranded(far));
-        assert!(!growth.is_stranded(10), "the fetch of the whole comes by here");
-        assert!(!growth.is_stranded(far - 1));
-        growth.leave(0, true);
-        assert!(!growth.is_stranded(10), "nor between two fetches");
     }
 
     #[test]
