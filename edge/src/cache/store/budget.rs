@@ -111,6 +111,12 @@ impl Budget {
     /// Room for a body of `length` bytes, if that is known, that streams past from a source which may hold `ahead` bytes
     /// ready; `None` when there is not even that.
     pub fn stream(&self, length: Option<u64>, ahead: u64) -> Option<Reservation> {
+        let (bytes, limit) = self.of_stream(length, ahead);
+        self.within(limit, bytes, bytes)
+    }
+
+    /// What a stream takes, and how much may be in use with it.
+    fn of_stream(&self, length: Option<u64>, ahead: u64) -> (u64, u64) {
         let most = WINDOW_BYTES + ahead;
         let bytes = length.map_or(most, |length| length.min(most));
         let for_small = if bytes > SMALL_BYTES {
@@ -118,11 +124,11 @@ impl Budget {
         } else {
             0
         };
-        self.within(self.capacity() - for_small, bytes, bytes)
+        (bytes, self.capacity() - for_small)
     }
 
     /// As [`Budget::stream`], and waits for its turn when there is no room: for at most `patience`, and not when too many
-    /// wait already.
+    /// wait already, or when there never will be room.
     pub async fn stream_soon(
         &self,
         length: Option<u64>,
@@ -131,6 +137,10 @@ impl Budget {
     ) -> Option<Reservation> {
         if let Some(room) = self.stream(length, ahead) {
             return Some(room);
+        }
+        let (bytes, limit) = self.of_stream(length, ahead);
+        if bytes > limit {
+            return None;
         }
         let places =
             usize::try_from(self.capacity() / WAITING_BYTES).map_or(WAITING_MAX, |n| n.min(WAITING_MAX));
@@ -351,6 +361,8 @@ mod tests {
         let budget = Budget::new(1024 * 1024);
         let all = budget.count(1024 * 1024);
         assert!(budget.stream_soon(Some(10), 0, Duration::ZERO).await.is_none());
+        let never = budget.stream_soon(None, 1024 * 1024, LONG).await;
+        assert!(never.is_none(), "nobody waits for what cannot come");
         assert_eq!(budget.waiting(), 0);
         let mut tasks = JoinSet::new();
         for _ in 0..20 {
