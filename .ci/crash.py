@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 ROUNDS = int(os.environ.get("ROUNDS", "200"))
@@ -510,7 +511,9 @@ def main():
         exact_points(config, log, truth, rng, tally)
         clock_steps(folder, config, log, truth, rng, tally)
         full_disk(folder, server.server_address[1], truth, tally)
-    except Wrong as error:
+    except (Wrong, OSError, http.client.HTTPException) as error:
+        # An answer that does not come, or not to its end, is as wrong as one with other bytes.
+        traceback.print_exc(file=sys.stdout)
         print(f"  WRONG: {error}; again with SEED={SEED}")
         text = pathlib.Path(log).read_text(errors="replace") if os.path.exists(log) else ""
         print("\n".join("    " + line for line in text.splitlines()[-12:]))

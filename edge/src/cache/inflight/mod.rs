@@ -196,6 +196,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stream_past_that_is_a_window_ahead_goes_on_for_who_wants_what_comes_later() {
+        let (mut writer, joiner) = open(Some(1_000_000), None);
+        let window = joiner.join().unwrap().narrowed(700_000, 5);
+        // In a task of its own: what is polled along with another is woken by accident.
+        let written = tokio::spawn(async move {
+            writer.write(Bytes::from(vec![1; 700_000])).await;
+            writer.write(Bytes::from_static(b"abcdefgh")).await
+        });
+        while joiner.0.lock().has_room() {
+            tokio::task::yield_now().await;
+        }
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), drained(window)).await;
+        written.abort();
+        assert_eq!(read.expect("nobody waits for ever").unwrap(), b"abcde");
+    }
+
+    #[tokio::test]
     async fn a_long_chunk_streams_past_in_pieces_that_do_not_hold_it() {
         let (mut writer, joiner) = open(None, None);
         let mut reader = joiner.join().unwrap();

@@ -142,10 +142,12 @@ impl State {
         // The last bytes wait until the body is stored.
         let to_be_stored = !is_past && self.end == End::Open && length == Some(self.written);
         let given_out = self.written - if to_be_stored { self.last } else { 0 };
+        if skip > 0 {
+            self.advance(slot, skip);
+        }
         let Some(Some(place)) = self.readers.get_mut(slot) else {
             return Poll::Ready(Some(Err(Broken::Abandoned)));
         };
-        place.read = place.read.saturating_add(skip);
         let Some(piece) = self.held.piece(place.read, given_out) else {
             return match self.end {
                 End::Open => {
@@ -156,12 +158,19 @@ impl State {
                 End::Broken(why) => Poll::Ready(Some(Err(why))),
             };
         };
-        place.read += piece.len() as u64;
-        if is_past && self.end == End::Open {
+        self.advance(slot, piece.len() as u64);
+        Poll::Ready(Some(Ok(piece)))
+    }
+
+    /// The reader in `slot` has had `bytes` more, or does not want them: a writer who waits for it has room.
+    fn advance(&mut self, slot: usize, bytes: u64) {
+        if let Some(Some(place)) = self.readers.get_mut(slot) {
+            place.read = place.read.saturating_add(bytes);
+        }
+        if self.is_past() && self.end == End::Open {
             self.forget_what_all_have();
             self.wake_writer();
         }
-        Poll::Ready(Some(Ok(piece)))
     }
 
     pub(super) fn has_room(&self) -> bool {
