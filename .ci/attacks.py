@@ -23,7 +23,7 @@ from hyperframe.frame import (
     SettingsFrame, WindowUpdateFrame,
 )
 
-from demo import SCRIPT, Demo, Tally, trusting
+from demo import PAGE, SCRIPT, Demo, Tally, trusting
 
 SECONDS = 4.0
 CONNECTIONS = 4
@@ -31,6 +31,8 @@ MEMORY_GROWTH_MAX = 64 * 1024 * 1024
 DESCRIPTORS_LEFT_MAX = 20
 # Attackers and the edge share the processors, so this bounds starvation and not speed.
 GOOD_ANSWER_MAX = 5.0
+# Of a process that may have few open files.
+FILES = 300
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -456,6 +458,45 @@ def slow_headers_end(tally, demo):
     connection.close()
 
 
+def few_files(tally):
+    """Twice as many connections as there are files: it does not spin, serves whom it has, reaches its bucket, and recovers."""
+    with Demo(before=("prlimit", f"--nofile={FILES}:{FILES}")) as demo:
+        process, held = Process(demo.pid), []
+        kept = http.client.HTTPSConnection("localhost", demo.https, context=trusting(), timeout=20)
+        right = answered(kept, SCRIPT)
+        for _ in range(2 * FILES):
+            connection = socket.socket()
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", demo.https))
+            held.append(connection)
+        time.sleep(1)
+        before, seconds = process.cpu(), 3
+        time.sleep(seconds)
+        share = (process.cpu() - before) / seconds
+        tally.check(share < 0.6, f"{2 * FILES} connections and {FILES} files: it does not spin", f"{share:.0%} of a processor")
+        tally.check(right and answered(kept, SCRIPT) == right, "who is connected is served")
+        tally.check(answered(kept, PAGE), "what it does not hold is fetched", f"{process.descriptors()} descriptors")
+        tally.check(demo.status("/readyz") == 200, "the operator is heard")
+        for connection in held:
+            connection.close()
+        until, again = time.monotonic() + GOOD_ANSWER_MAX, None
+        while again != right and time.monotonic() < until:
+            new = http.client.HTTPSConnection("localhost", demo.https, context=trusting(), timeout=GOOD_ANSWER_MAX)
+            again = answered(new, SCRIPT)
+        tally.check(again == right, "and when they are gone, it takes new ones")
+
+
+def answered(connection, path):
+    """The body of a good answer, or None."""
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+        return body if answer.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+
+
 def main():
     tally = Tally("attacks")
     with Demo() as demo:
@@ -467,6 +508,7 @@ def main():
             judged(tally, name, demo, attack)
         slow_headers_end(tally, demo)
         tally.check(demo.stop() == 0, "it still drains and ends in order")
+    few_files(tally)
     return tally.close()
 
 

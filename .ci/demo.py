@@ -38,14 +38,14 @@ def free_ports(count):
 
 
 class Demo:
-    """A running demo with a state folder and ports of its own."""
+    """A running demo with a state folder and ports of its own; `before` is a command that becomes it."""
 
-    def __init__(self, *extra):
+    def __init__(self, *extra, before=()):
         self.state = tempfile.mkdtemp(prefix="edge-demo-")
         self.https, self.http, self.admin = free_ports(3)
         self.log = open(Path(self.state) / "stderr", "w+b")
         self.process = subprocess.Popen(
-            [edge_bin(), "demo", "--state", self.state, "--https", f"[::]:{self.https}", "--http",
+            [*before, edge_bin(), "demo", "--state", self.state, "--https", f"[::]:{self.https}", "--http",
              f"[::]:{self.http}", "--admin", f"127.0.0.1:{self.admin}", *extra],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log,
         )

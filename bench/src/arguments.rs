@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Disk(disk::Arguments),
     /// Instructions of the request path, counted by valgrind, beside the committed counts
     Instructions(instructions::Arguments),
+    /// Nanoseconds of the same parts, by criterion, beside those of the last time; for a quiet machine
+    Micro(instructions::MicroArguments),
     /// The origin that the servers ask: serves a folder until it is ended
     #[command(hide = true)]
     Origin {

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS)
             .map_err(|error| error::Error::Said(error.to_string())),
         Command::Instructions(asked) => instructions::run(&asked),
+        Command::Micro(asked) => instructions::micro(&asked),
         Command::Origin { folder } => origin::serve(folder).map(|()| ExitCode::SUCCESS),
         Command::Sdk(asked) => scenario::serve_sdk(&asked).map(|()| ExitCode::SUCCESS),
         Command::Case(asked) => instructions::serve(&asked).map(|()| ExitCode::SUCCESS),

@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The folder.
-    #[error("the folder cannot be used")]
+    #[error(transparent)]
     Open(#[from] edge::cache::store::disk::OpenError),
     /// Files, threads, the child.
     #[error("the measurement failed")]

@@ -6,8 +6,10 @@
 
 mod cases;
 mod counted;
+mod micro;
 
 pub(crate) use cases::{CaseArguments, serve};
+pub(crate) use micro::{Arguments as MicroArguments, run as micro};
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

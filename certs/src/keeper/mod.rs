@@ -95,6 +95,13 @@ pub enum Outcome {
     Waiting(SystemTime),
 }
 
+impl Outcome {
+    /// Whether nothing is left to be done now.
+    pub fn is_settled(&self) -> bool {
+        matches!(self, Self::Issued | Self::Waiting(_))
+    }
+}
+
 /// How a certificate is, for metrics and status.
 #[derive(Clone, Debug)]
 pub struct Status {

@@ -109,7 +109,7 @@ pub const KEYS: &[KeyDoc] = &[
     key("tls.tickets.secret_env", "string", "not set", "The environment variable with this secret"),
     key("tls.early_data", "boolean", "false", "Whether clients of TLS 1.3 that come back may send their first request before the handshake is over (0-RTT). A plain GET that the cache can answer is answered, everything else gets 425 and is asked again. Sessions are then kept by the node that made them and used once, so that nothing can be replayed, and no other node resumes them"),
 
-    key("cache.memory", "size", "\"512MiB\"", "Bytes for stored responses and bodies in flight together"),
+    key("cache.memory", "size", "\"512MiB\"", "Bytes for stored responses and bodies in flight together; at least 4MiB"),
     key("cache.object_max", "size", "a quarter of memory, at most 64MiB", "The largest body that is kept; larger ones stream past"),
     key("cache.recode_budget", "number", "0.25", "CPU seconds per second that better codings may take in the background; 0 switches them off"),
     key("cache.stale_after", "duration", "\"1s\"", "How long a request waits for the origin where something stale may be served instead"),

@@ -160,10 +160,18 @@ pub async fn run(arguments: &Arguments, clock: &Clock, out: &mut impl Write) -> 
                 true => keeper.rehearse(name.as_deref(), STAGING).await?,
                 false => keeper.order_now(name.as_deref(), false).await?,
             };
-            tell(&outcomes, *staging, out)
+            let word = match staging {
+                true => "would be issued",
+                false => ISSUED,
+            };
+            tell(&outcomes, word, Outcome::is_settled, out)
         }
         Command::List { json } => list(&keeper, *json, out).await,
-        Command::Renew { name } => tell(&keeper.order_now(name.as_deref(), true).await?, false, out),
+        Command::Renew { name } => {
+            let outcomes = keeper.order_now(name.as_deref(), true).await?;
+            // What was to be renewed now and is not has not gone well, for whatever good reason.
+            tell(&outcomes, ISSUED, |outcome| *outcome == Outcome::Issued, out)
+        }
         Command::Trust { state } => trust(state, out),
     }
 }
@@ -178,12 +186,18 @@ fn refuse_what_only_nodes_prove(settings: &Settings, name: Option<&str>) -> Resu
     }
 }
 
-fn tell(outcomes: &[(String, Outcome)], staging: bool, out: &mut impl Write) -> Result<bool, Error> {
+const ISSUED: &str = "issued; the nodes take it up at their next look";
+
+fn tell(
+    outcomes: &[(String, Outcome)],
+    issued: &str,
+    is_good: impl Fn(&Outcome) -> bool,
+    out: &mut impl Write,
+) -> Result<bool, Error> {
     let mut good = true;
     for (id, outcome) in outcomes {
         let text = match outcome {
-            Outcome::Issued if staging => "would be issued".to_owned(),
-            Outcome::Issued => "issued; the nodes take it up at their next look".to_owned(),
+            Outcome::Issued => issued.to_owned(),
             Outcome::Waiting(until) => format!("nothing is ordered before {}", date(*until)),
             Outcome::Busy(owner) => format!("{owner} is at work on it"),
             Outcome::Failed(reason) => format!("failed: {reason}"),
@@ -191,10 +205,7 @@ fn tell(outcomes: &[(String, Outcome)], staging: bool, out: &mut impl Write) -> 
             Outcome::NoKey => "is sealed with a key that is not among tls.store's".to_owned(),
             Outcome::StoreDown(reason) => format!("the store cannot be asked: {reason}"),
         };
-        good &= !matches!(
-            outcome,
-            Outcome::Failed(_) | Outcome::Lost | Outcome::NoKey | Outcome::StoreDown(_)
-        );
+        good &= is_good(outcome);
         writeln!(out, "{id}: {text}")?;
     }
     Ok(good)

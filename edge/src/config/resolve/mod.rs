@@ -176,11 +176,14 @@ fn sha256(value: &Value<'_>) -> Result<[u8; 32], String> {
     }
 }
 
+/// Less has no room for a body from S3 on its way, so that every large one would be refused.
+const MEMORY_MIN: u64 = 4 * MIB;
+
 fn cache(root: &Table<'_>, context: &Context<'_>) -> Cache {
     let table = root.table("cache");
     let memory = table
         .as_ref()
-        .and_then(|table| table.read("memory", |value| value.size(MIB, i64::MAX.unsigned_abs())));
+        .and_then(|table| table.read("memory", |value| value.size(MEMORY_MIN, i64::MAX.unsigned_abs())));
     let memory_bytes = memory.unwrap_or(512 * MIB);
     let object_max = |value: &Value<'_>| match value.size(1, i64::MAX.unsigned_abs())? {
         bytes if bytes > memory_bytes => Err("is more than cache.memory".into()),

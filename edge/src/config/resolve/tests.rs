@@ -378,10 +378,10 @@ fn limits_that_would_stop_or_unlimit_the_node_are_refused() {
     );
     check_more(
         "[cache]\nmemory = \"0B\"\n",
-        &["14 cache.memory: must be at least 1048576 bytes"],
+        &["14 cache.memory: must be at least 4194304 bytes"],
     );
     check_more(
-        "[cache]\nmemory = \"2MiB\"\nobject_max = \"3MiB\"\n",
+        "[cache]\nmemory = \"4MiB\"\nobject_max = \"5MiB\"\n",
         &["15 cache.object_max: is more than cache.memory"],
     );
 }
