@@ -217,7 +217,11 @@ impl Exchange {
                 }
             }
             Ok(answer) => match self.failure_in(&order, &answer) {
-                Some(error) => self.hold_failure(leader, error).await,
+                Some(error) => {
+                    // Its connection is for others while the failure is held.
+                    drop(answer);
+                    self.hold_failure(leader, error).await;
+                }
                 None if order.head => self.receive_head(&order, answer, times, leader),
                 None => match partial::completed(order, answer) {
                     Ok((order, answer, around)) => self.receive(order, answer, around, times, leader).await,

@@ -2,6 +2,7 @@
 //! all and are kept like any other; a large one is known for what it is before anybody is promised a place at its start.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,6 +12,9 @@ use crate::origin::{self, Error};
 
 /// How much of a body without a length is read before its head goes on.
 const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How long its head waits for that: what comes slowly by nature, as events do, is not kept from those who wait for it.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A body, and how much of it was read already.
 #[derive(Debug)]
@@ -37,8 +41,12 @@ impl Incoming {
         let room = wanted.then(|| budget.keep(ahead, ahead)).flatten();
         let mut length = length.or(is_empty.then_some(0));
         let mut read = 0;
+        let until = tokio::time::Instant::now() + AHEAD_PATIENCE;
         while room.is_some() && length.is_none() && read < ahead {
-            match body.chunk().await.transpose()? {
+            let Ok(next) = tokio::time::timeout_at(until, body.chunk()).await else {
+                break;
+            };
+            match next.transpose()? {
                 None => length = Some(read),
                 Some(chunk) => {
                     read += chunk.len() as u64;

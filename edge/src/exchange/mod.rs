@@ -329,7 +329,10 @@ impl Exchange {
                 }
                 let arriving = match order::of_large(&request, &arriving) {
                     Some((_, first)) if arriving.comes_at(first) => arriving,
-                    Some((range, _)) => self.fetch_range(order, range, &request, arriving).await,
+                    Some((range, _)) => match self.fetch_range(order, range, &request, arriving).await {
+                        Ok(arriving) => arriving,
+                        Err(error) => return self.fall_back(request, routed, stale, forwarded, &error).await,
+                    },
                     None => arriving,
                 };
                 self.pass_on(request, routed, arriving, forwarded).await
@@ -404,22 +407,24 @@ impl Exchange {
     }
 
     /// Of a body too large to be kept, only the range that was asked for. The whole, if that fails, or if the range is one of
-    /// another version than the one that the client's conditions were weighed against.
+    /// another version than the one that the client's conditions were weighed against. An error where there is no room for
+    /// another body: to read the whole up to the range would take that room for long, and from others.
     async fn fetch_range(
         self: &Arc<Self>,
         mut order: Order,
         range: AskedRange,
         request: &Request,
         whole: Arc<Arriving>,
-    ) -> Arc<Arriving> {
+    ) -> Result<Arc<Arriving>, Arc<origin::Error>> {
         order.range = Some(range);
         match self.fetch_alone(order, request).await {
             Fetched::Arriving(part)
                 if part.head.status == StatusCode::PARTIAL_CONTENT && part.head.is_of(&whole.head) =>
             {
-                part
+                Ok(part)
             }
-            _ => whole,
+            Fetched::Failed(error) if error.kind == origin::Kind::ConnectionLimitReached => Err(error),
+            _ => Ok(whole),
         }
     }
 

@@ -157,6 +157,11 @@ impl Exchange {
             self.metrics().forms_skipped.inc();
             return None;
         };
+        // Room first: the only reader of a body that is not kept is not taken for nothing.
+        let past = match kept {
+            true => None,
+            false => Some(self.cache.budget.stream(None, 0)?),
+        };
         let source = match subject {
             Subject::Stored(stored) => match &stored.own_form()?.body {
                 Content::Memory(bytes) => Source::Whole(bytes.clone()),
@@ -164,10 +169,9 @@ impl Exchange {
             },
             Subject::Arriving(arriving) => Source::Arriving(arriving.reader()?),
         };
-        let (writer, joiner) = if kept {
-            inflight::open(None, self.cache.budget.keep(0, self.cache.object_bytes_max))
-        } else {
-            inflight::past(None, self.cache.budget.stream(None, 0)?)
+        let (writer, joiner) = match past {
+            None => inflight::open(None, self.cache.budget.keep(0, self.cache.object_bytes_max)),
+            Some(room) => inflight::past(None, room),
         };
         let reader = joiner.join()?;
         jobs.insert((head.id, coding), joiner);

@@ -118,7 +118,7 @@ impl Exchange {
             let answered = (answer.status, &answer.headers);
             exchange.invalidate(&site, &key, (&method, &host), answered).await;
             let is_empty = matches!(answer.body, origin::Body::Empty);
-            let length = answer.length.filter(|_| !is_empty);
+            let length = if is_empty { Some(0) } else { answer.length };
             let (budget, ahead) = (&exchange.cache.budget, answer.body.ahead_bytes());
             let Some(room) = budget.stream_soon(length, ahead, ROOM_PATIENCE).await else {
                 exchange.metrics().no_room.inc();

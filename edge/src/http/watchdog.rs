@@ -23,7 +23,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How long the client's last bytes are waited for.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Keeps the deadlines of connections. Cheap to clone.
+/// Keeps the deadlines of connections, for as long as anybody holds one of its clones. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Watchdog {
     watched: Arc<Mutex<Vec<Watched>>>,
@@ -50,7 +50,9 @@ impl Watchdog {
                     }
                 }
                 now += 1;
-                if look(&all, &deadlines, now, told.is_draining()) == 0 && draining {
+                look(&all, &deadlines, now, told.is_draining());
+                // Whoever may bring another connection holds one: also those whose handshake is not over yet.
+                if draining && Arc::strong_count(&all) == 1 {
                     return;
                 }
             }
@@ -71,8 +73,8 @@ impl Watchdog {
     }
 }
 
-/// Judges every connection; returns how many are left.
-fn look(all: &Mutex<Vec<Watched>>, deadlines: &Deadlines, now: u32, draining: bool) -> usize {
+/// Judges every connection.
+fn look(all: &Mutex<Vec<Watched>>, deadlines: &Deadlines, now: u32, draining: bool) {
     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain_mut(|watched| {
         if watched.pulse.is_gone() {
@@ -92,7 +94,6 @@ fn look(all: &Mutex<Vec<Watched>>, deadlines: &Deadlines, now: u32, draining: bo
     if all.len() * 4 < all.capacity() {
         all.shrink_to_fit();
     }
-    all.len()
 }
 
 #[derive(Debug)]

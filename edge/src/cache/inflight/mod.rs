@@ -200,7 +200,8 @@ mod tests {
         let (mut writer, joiner) = open(Some(1_000_000), None);
         let window = joiner.join().unwrap().narrowed(700_000, 5);
         // In a task of its own: what is polled along with another is woken by accident.
-        let written = tokio::spawn(async move {
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
             writer.write(Bytes::from(vec![1; 700_000])).await;
             writer.write(Bytes::from_static(b"abcdefgh")).await
         });
@@ -208,8 +209,32 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let read = tokio::time::timeout(std::time::Duration::from_secs(20), drained(window)).await;
-        written.abort();
         assert_eq!(read.expect("nobody waits for ever").unwrap(), b"abcde");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_holds_up_nobody_and_gives_its_room_back() {
+        const SHORT: std::time::Duration = std::time::Duration::from_millis(20);
+        let budget = Budget::new(4 * WINDOW_BYTES);
+        let chunk = Bytes::from(vec![7; 64 * 1024]);
+        let (mut writer, joiner) = past(None, budget.stream(None, 0).unwrap());
+        let (mut idle, mut reader) = (joiner.join().unwrap(), joiner.join().unwrap());
+        drop(joiner);
+        for _ in 0..10 {
+            assert!(writer.write_within(SHORT, chunk.clone()).await);
+            assert_eq!(reader.chunk().await.unwrap().unwrap(), chunk);
+        }
+        let told = idle.chunk().await;
+        assert!(matches!(told, Some(Err(Broken::Abandoned))), "{told:?}");
+        assert!(budget.used() > 0);
+        while writer.write_within(SHORT, chunk.clone()).await {}
+        drop(writer);
+        assert_eq!(
+            budget.used(),
+            0,
+            "although their connections still hold the readers"
+        );
+        drop((idle, reader));
     }
 
     #[tokio::test]

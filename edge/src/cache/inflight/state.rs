@@ -60,6 +60,8 @@ enum Held {
 struct Place {
     read: u64,
     waker: Option<Waker>,
+    /// It took nothing for too long, and has been let go of.
+    lost: bool,
 }
 
 impl State {
@@ -145,8 +147,9 @@ impl State {
         if skip > 0 {
             self.advance(slot, skip);
         }
-        let Some(Some(place)) = self.readers.get_mut(slot) else {
-            return Poll::Ready(Some(Err(Broken::Abandoned)));
+        let place = match self.readers.get_mut(slot) {
+            Some(Some(place)) if !place.lost => place,
+            _ => return Poll::Ready(Some(Err(Broken::Abandoned))),
         };
         let Some(piece) = self.held.piece(place.read, given_out) else {
             return match self.end {
@@ -186,7 +189,7 @@ impl State {
     }
 
     pub(super) fn is_wanted(&self) -> bool {
-        !matches!(self.held, Held::Past { .. }) || self.readers.iter().any(Option::is_some)
+        !matches!(self.held, Held::Past { .. }) || self.places().next().is_some()
     }
 
     pub(super) fn push(&mut self, chunk: Bytes, length: Option<u64>) {
@@ -256,8 +259,27 @@ impl State {
     }
 
     fn slowest(&self) -> u64 {
-        let places = self.readers.iter().flatten().map(|place| place.read);
+        let places = self.places().map(|place| place.read);
         places.min().unwrap_or(self.written)
+    }
+
+    /// Where the readers are that still count.
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        self.readers.iter().flatten().filter(|place| !place.lost)
+    }
+
+    /// Lets go of the reader for which a stream past waits. When it was the last one, what was held for it is free.
+    pub(super) fn let_go_of_slowest(&mut self) {
+        let slowest = self.slowest();
+        for place in self.readers.iter_mut().flatten() {
+            place.lost |= place.read == slowest;
+        }
+        self.forget_what_all_have();
+        if self.places().next().is_none()
+            && let Held::Past { _room, .. } = &mut self.held
+        {
+            *_room = None;
+        }
     }
 
     /// In a stream past, drops the chunks that every reader has.

@@ -2,20 +2,39 @@
 
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::state::{End, PIECE_BYTES};
 use super::{Broken, Shared};
 
+/// How long a stream past waits for a reader that takes nothing. Connections have a deadline of their own; but one that makes
+/// progress with other streams may leave this one alone for ever, and what is held for it is held from others.
+const READER_PATIENCE: Duration = Duration::from_secs(120);
+
 /// The writing end. Dropping it before [`Writer::finish`] breaks the body for all readers.
 #[derive(Debug)]
 pub struct Writer(pub(super) Arc<Shared>);
 
 impl Writer {
-    /// Appends `chunk`; waits while a stream past is a window ahead of its slowest reader.
+    /// Appends `chunk`; waits while a stream past is a window ahead of its slowest reader, which is let go of when it takes
+    /// nothing for two minutes.
     /// Returns `false` when nobody will ever read it: not kept, and no reader left.
-    pub async fn write(&mut self, mut chunk: Bytes) -> bool {
+    pub async fn write(&mut self, chunk: Bytes) -> bool {
+        self.write_within(READER_PATIENCE, chunk).await
+    }
+
+    pub(super) async fn write_within(&mut self, patience: Duration, mut chunk: Bytes) -> bool {
+        loop {
+            match tokio::time::timeout(patience, self.take(&mut chunk)).await {
+                Ok(is_wanted) => return is_wanted,
+                Err(_) => self.0.lock().let_go_of_slowest(),
+            }
+        }
+    }
+
+    async fn take(&mut self, chunk: &mut Bytes) -> bool {
         let is_long = chunk.len() > PIECE_BYTES;
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
@@ -27,14 +46,14 @@ impl Writer {
                 // A slow reader of a stream past holds pieces of its own, not the long buffers of the origin's connection.
                 let piece = match is_long && state.is_past() {
                     true => Bytes::copy_from_slice(&chunk.split_to(chunk.len().min(PIECE_BYTES))),
-                    false => std::mem::take(&mut chunk),
+                    false => std::mem::take(chunk),
                 };
                 state.push(piece, self.0.length);
                 if !state.is_wanted() {
                     return Poll::Ready(false);
                 }
             }
-            Poll::Ready(true)
+            Poll::Ready(state.is_wanted())
         })
         .await
     }

@@ -209,13 +209,11 @@ impl Pool {
     }
 
     fn put(&self, lease: Lease) {
-        if self.drain.is_draining() {
-            return;
-        }
         let since = self.clock.now();
         {
             let mut idle = self.idle();
-            if idle.len() >= IDLE_MAX {
+            // Looked at under the lock, as a drain empties the list once.
+            if idle.len() >= IDLE_MAX || self.drain.is_draining() {
                 return;
             }
             idle.push(Idle { lease, since });

@@ -171,10 +171,10 @@ impl Server {
     async fn pass_on(&self, mut sending: Sending) -> Result<Response<Incoming>, Unsent> {
         let began = self.clock.now();
         loop {
-            let lease = match self.pool.take() {
-                Some(lease) => lease,
+            let (lease, is_new) = match self.pool.take() {
+                Some(lease) => (lease, false),
                 None => match self.pool.connect().await {
-                    Ok(lease) => lease,
+                    Ok(lease) => (lease, true),
                     Err(error) => {
                         return Err(Unsent {
                             error,
@@ -197,18 +197,22 @@ impl Server {
                 }
                 Err(failed) => {
                     let again = failed.request.or(spare.filter(|_| failed.is_unanswered));
-                    let Some(request) = again else {
-                        return Err(Unsent {
-                            error: failed.error,
-                            sending: None,
-                        });
-                    };
-                    sending = Sending {
+                    let again = again.map(|request| Sending {
                         request,
                         course,
                         repeatable,
                         head_only,
-                    };
+                    });
+                    match again {
+                        Some(again) if !is_new => sending = again,
+                        // One that ends new connections unheard would be asked for ever: the next server is.
+                        sending => {
+                            return Err(Unsent {
+                                error: failed.error,
+                                sending,
+                            });
+                        }
+                    }
                 }
             }
         }

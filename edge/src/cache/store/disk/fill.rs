@@ -181,9 +181,19 @@ impl Drop for FillPlace {
 }
 
 async fn reserve(inner: &Arc<Inner>, bytes: u64) -> bool {
-    let (done, room) = oneshot::channel();
+    let (done, mut room) = oneshot::channel();
     inner.queue.push(|_| Job::Reserve { bytes, done });
-    matches!(tokio::time::timeout(WRITE_PATIENCE, room).await, Ok(Ok(true)))
+    match tokio::time::timeout(WRITE_PATIENCE, &mut room).await {
+        Ok(granted) => granted.unwrap_or(false),
+        Err(_) => {
+            // What was granted at the last moment is given back.
+            room.close();
+            if room.try_recv() == Ok(true) {
+                release(&inner.shared, bytes);
+            }
+            false
+        }
+    }
 }
 
 fn release(shared: &Shared, bytes: u64) {
@@ -259,6 +269,8 @@ impl Fill {
         if self.length.is_some_and(|announced| announced != length) {
             return None;
         }
+        // Who reads it has all of it, whether the disk keeps it or not.
+        filling.growth.send_modify(|growth| growth.end = Ending::Whole);
         let exact = FILE_HEADER as u64 + chunked(length);
         let (done, committed) = oneshot::channel();
         release(&filling.inner.shared, self.reserved.saturating_sub(exact));
@@ -277,7 +289,6 @@ impl Fill {
             return None;
         }
         filling.inner.shared.metrics.writes.inc(Written::Body);
-        filling.growth.send_modify(|growth| growth.end = Ending::Whole);
         let owner = (super::shared::fingerprint(key), super::draft::variant(head));
         Some(OnDisk::new(
             Disk(Arc::clone(&filling.inner)),
@@ -294,9 +305,13 @@ impl Drop for Fill {
         if self.committed {
             return;
         }
-        self.filling
-            .growth
-            .send_modify(|growth| growth.end = Ending::Failed);
+        self.filling.growth.send_if_modified(|growth| {
+            let is_cut = growth.end == Ending::Open;
+            if is_cut {
+                growth.end = Ending::Failed;
+            }
+            is_cut
+        });
         release(&self.filling.inner.shared, self.reserved);
         let bodies = vec![self.filling.file];
         self.filling.inner.queue.push(|_| Job::Unlink { bodies });
