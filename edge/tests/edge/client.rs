@@ -66,6 +66,12 @@ impl TestClient {
     }
 
     pub(crate) async fn tls(address: SocketAddr, ca: &Path, alpn: &[&str]) -> Self {
+        let tcp = soon("connect", TcpStream::connect(address)).await.unwrap();
+        Self::tls_over(tcp, ca, alpn).await
+    }
+
+    /// As [`TestClient::tls`], over a connection that has had no handshake yet.
+    pub(crate) async fn tls_over(tcp: TcpStream, ca: &Path, alpn: &[&str]) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -75,7 +81,6 @@ impl TestClient {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let tcp = soon("connect", TcpStream::connect(address)).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp);
         Self {

@@ -456,6 +456,23 @@ async fn a_gzip_bomb_streams_within_the_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_room_for_a_form_the_only_reader_gets_the_body_as_it_is() {
+    const MIB: u64 = 1024 * 1024;
+    let bucket = TestBucket::start().await;
+    bucket.put("mine.js", script(200_000), "private").await;
+    let edge = TestEdge::start_with(&bucket, "", "[cache]\nmemory = \"64MiB\"", |_| {}).await;
+    // The last sixteenth is for small bodies: it has room for a coder, and none for a stream of what that makes.
+    let others = edge.exchange().cache().budget.count(60 * MIB - 201_000);
+    let answer = edge.get("/mine.js", &[("accept-encoding", "gzip")]).await;
+    assert_eq!((answer.status, answer.field("content-encoding")), (200, None));
+    assert!(answer.body == script(200_000));
+    drop(others);
+    let answer = edge.get("/mine.js", &[("accept-encoding", "gzip")]).await;
+    assert_eq!(answer.field("content-encoding"), Some("gzip"));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_gain_from_coding_is_left_as_it_is() {
     let bucket = TestBucket::start().await;
     bucket.put("tiny.js", script(255), "max-age=60").await;

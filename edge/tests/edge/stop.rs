@@ -64,6 +64,23 @@ async fn the_deadline_of_a_drain_drops_what_is_left() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_ends_late_does_not_hold_up_a_drain() {
+    let mut door = TestDoor::start();
+    let tcp = tokio::net::TcpStream::connect(door.https).await.unwrap();
+    let mut idle = TestClient::plain(door.plain).await;
+    idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    idle.answer().await;
+    soon("closed sockets", door.workers.close_sockets()).await;
+    door.drain.begin();
+    // Nobody else is left then.
+    assert!(idle.is_closed().await);
+    let mut late = TestClient::tls_over(tcp, &door.ca, &["http/1.1"]).await;
+    assert!(late.is_closed().await, "it asks for nothing, and is told to go");
+    assert_eq!(door.drain.finish(Duration::from_secs(10)).await, 0);
+    door.workers.end();
+}
+
+#[tokio::test]
 async fn connections_in_the_backlog_are_still_answered() {
     let mut door = TestDoor::start();
     let mut clients = Vec::new();

@@ -302,6 +302,20 @@ async fn answers_are_framed_as_their_status_and_method_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_is_told_although_there_is_no_room_for_a_body() {
+    let app = Application::start(|_| vec![Act::Send("HTTP/1.1 204 No Content\r\n\r\n".into())]).await;
+    let edge = TestEdge::start_http(&app.url(), "", "").await;
+    let budget = edge.exchange().cache().budget.clone();
+    let others = budget.count(budget.capacity() + 1);
+    let mut client = edge.client().await;
+    client.send(request("DELETE", "/a", &[])).await;
+    assert_eq!(client.answer_to_head().await.status, 204);
+    assert_eq!(edge.metric("edge_no_room_total"), 0);
+    drop(others);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_may_have_been_done_already_is_never_done_twice() {
     // Every second request meets a connection that is closed without an answer.
     let app = Application::start(|seen| match seen.number % 2 {

@@ -31,14 +31,23 @@
 //!
 //! | | foyer 0.22, block engine | a file for each response | these logs |
 //! |---|---|---|---|
-//! | fill, 10 KiB | 237k/s, 26 % of the keys missing afterwards | 73k/s | 51k to 96k/s of 1 KiB, none missing |
+//! | fill, 10 KiB | 237k/s, 26 % of the keys missing afterwards | 73k/s | 122k to 174k/s of 1 KiB, none missing |
 //! | fill, 10 MiB | 2.1 GB/s, 47 % missing | 1.5 GB/s | as a file each |
 //! | index after a crash | 0.02 s | 0.13 s, by walk and stat | directories only |
 //! | first bytes of 10 MiB | 1.5 ms: whole values only | 12 µs | as a file each |
 //!
-//! The last column is of `bench disk`, on two cores that a dozen compilers shared. To open a million responses again takes 0.38 s
-//! of processor time; on those two cores, with a load average of 12 and on one thread, that was 1.5 to 3 s of the clock. Two threads
-//! share it now. A read took 18 to 32 µs (p50) and 106 to 170 µs (p99).
+//! The last column is of `bench disk`, 1 KiB each, on two cores:
+//!
+//! | responses | filled | open after a crash |
+//! |---|---|---|
+//! | 10,000 | 174k/s | 0.004 s |
+//! | 100,000 | 124k/s | 0.034 s |
+//! | 1,000,000 | 122k/s | 0.222 s |
+//!
+//! A read takes 33 to 41 µs (p50).
+//!
+//! With a load average of 12 on the same cores, filling went at half of that, and a million took 1.5 to 3 s to open on one thread;
+//! two share it now.
 //!
 //! foyer keeps whole values: a 4 GiB body would be held in memory, and no range of it read; and it drops what it cannot
 //! write. Embedded stores (redb, fjall, sled) keep whole values too, or bring a tree of 64 KiB values that is written

@@ -538,6 +538,32 @@ async fn a_large_body_that_cannot_be_written_on_tells_its_readers() {
 }
 
 #[tokio::test]
+async fn a_body_that_has_come_whole_ends_well_although_the_disk_cannot_keep_it() {
+    let lab = Lab::new();
+    let disk = lab.open();
+    // Nobody knows where it ends until it does.
+    let mut fill = disk.fill(None).await.unwrap();
+    assert_eq!(fill.write(body(1, 700_000)).await, Taken::On);
+    let mut reader = fill.body(None).reader();
+    let mut had = reader.read(0).await.unwrap().unwrap().to_vec();
+    lab.faults.add(Fault {
+        op: Op::Write,
+        name: ".log",
+        failing: Failing::Error(ENOSPC),
+        after: 0,
+        times: 1,
+    });
+    assert!(fill.finish(&key(1), &at(1)).await.is_none());
+    while let Some(bytes) = reader.read(had.len() as u64).await.unwrap() {
+        had.extend_from_slice(&bytes);
+    }
+    assert!(had == body(1, 700_000));
+    assert!(loaded(&disk, &key(1)).await.is_none());
+    disk.flush().await;
+    assert_eq!(lab.files(".body").len(), 0);
+}
+
+#[tokio::test]
 async fn a_disk_that_cannot_be_read_gives_nothing() {
     let lab = Lab::new();
     let disk = lab.open();
