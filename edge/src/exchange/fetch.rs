@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::Exchange;
 use super::front::Large;
@@ -364,7 +364,7 @@ impl Exchange {
     fn keep(&self, order: &Order, head: &Arc<Head>, leader: &Leading, writer: Writer) {
         let whole = writer.whole();
         if let Ok(Some(whole)) = &whole {
-            let head = &for_all(head);
+            let head = &intake::for_all(head);
             let stored = self.kept(order, head, whole.clone());
             let stored = Arc::new(stored);
             self.cache.memory.insert(&order.key, Arc::clone(&stored));
@@ -395,17 +395,6 @@ async fn pump(body: &mut Incoming, around: Around, writer: &mut Writer) -> Resul
     }
     writer.write(around.behind).await;
     Ok(())
-}
-
-/// The head without what is meant for one client.
-pub(super) fn for_all(head: &Arc<Head>) -> Arc<Head> {
-    match head.withheld.is_empty() {
-        true => Arc::clone(head),
-        false => Arc::new(Head {
-            withheld: HeaderMap::new(),
-            ..(**head).clone()
-        }),
-    }
 }
 
 /// What a landing means for `request`; `None` when it must fetch alone.

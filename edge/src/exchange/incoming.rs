@@ -41,10 +41,11 @@ impl Incoming {
         let room = wanted.then(|| budget.keep(ahead, ahead)).flatten();
         let mut length = length.or(is_empty.then_some(0));
         let mut read = 0;
-        let until = tokio::time::Instant::now() + AHEAD_PATIENCE;
+        let mut patience = std::pin::pin!(tokio::time::sleep(AHEAD_PATIENCE));
         while room.is_some() && length.is_none() && read < ahead {
-            let Ok(next) = tokio::time::timeout_at(until, body.chunk()).await else {
-                break;
+            let next = tokio::select! {
+                next = body.chunk() => next,
+                () = patience.as_mut() => break,
             };
             match next.transpose()? {
                 None => length = Some(read),

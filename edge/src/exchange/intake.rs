@@ -182,6 +182,17 @@ pub fn freshened(
     (StoredResponse::with_forms(head, forms), verdict)
 }
 
+/// The head without what is meant for one client.
+pub(super) fn for_all(head: &Arc<Head>) -> Arc<Head> {
+    match head.withheld.is_empty() {
+        true => Arc::clone(head),
+        false => Arc::new(Head {
+            withheld: HeaderMap::new(),
+            ..(**head).clone()
+        }),
+    }
+}
+
 /// The form as the origin keeps it.
 pub fn own_form(head: &Head, body: impl Into<Content>) -> Form {
     form(head, head.coding, "", body)

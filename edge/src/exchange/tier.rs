@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use super::fetch::{self, Arriving, Leading};
+use super::fetch::{Arriving, Leading};
 use super::front::{Large, TakenUp};
 use super::incoming::Incoming;
 use super::order::Order;
@@ -189,8 +189,8 @@ impl Exchange {
         {
             return leader.leave();
         }
-        if let Some(on_disk) = fill.finish(&order.key, &fetch::for_all(&head)).await {
-            let head = fetch::for_all(&head);
+        if let Some(on_disk) = fill.finish(&order.key, &intake::for_all(&head)).await {
+            let head = intake::for_all(&head);
             let own = intake::own_form(&head, Content::Disk(Box::new(on_disk)));
             let stored = StoredResponse::new(head, own);
             stored.set_offered(true);

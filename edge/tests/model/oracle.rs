@@ -128,8 +128,10 @@ impl Oracle {
         if ask.control.only_if_cached && waited {
             return wrong("the origin was asked although the client forbade it");
         }
+        // A failure that is held may stop being held while several ask: some learn of it, and another asks anew.
+        let is_spared = contacts.len() < got.len();
         for got in got {
-            self.one(ask, contacts, got, must, slow)?;
+            self.one(ask, contacts, (got, is_spared), must, slow)?;
         }
         self.apart(ask, contacts, got)?;
         for contact in contacts {
@@ -138,12 +140,18 @@ impl Oracle {
         Ok(())
     }
 
-    fn one(&mut self, ask: &Ask, contacts: &[Contact], got: &Got, must: bool, slow: bool) -> Verdict {
+    fn one(
+        &mut self,
+        ask: &Ask,
+        contacts: &[Contact],
+        (got, is_spared): (&Got, bool),
+        must: bool,
+        slow: bool,
+    ) -> Verdict {
         let broke = contacts
             .iter()
             .any(|contact| matches!(contact.said, Said::Nothing | Said::Full { cut: true, .. }));
-        let unasked =
-            contacts.is_empty() && (self.failed.contains(&ask.key) || self.now < self.given_up_until);
+        let unasked = is_spared && (self.failed.contains(&ask.key) || self.now < self.given_up_until);
         let disconnected = slow || broke || unasked;
         let (number, version, age, whole) = match *got {
             // What is held is too short for the range.
