@@ -10,7 +10,7 @@ use crate::cache::policy::directives::RequestDirectives;
 use crate::cache::policy::partial::Part;
 use crate::cache::policy::staleness::{self, Verdict, Why};
 use crate::cache::status::Forward;
-use crate::cache::store::{Memory, StoredResponse};
+use crate::cache::store::{Entry, Memory, StoredResponse};
 use crate::clock::Timestamp;
 
 use super::answer;
@@ -70,13 +70,29 @@ pub fn lookup(
     heeds: bool,
     now: Timestamp,
 ) -> Lookup {
-    let directives = match asks.of_caches() {
+    match memory.find(sought) {
+        Some(entry) => choose(&entry, epochs, sought, (request, asks), heeds, now),
+        None => absent(&directives(request, asks), Vec::new(), None),
+    }
+}
+
+fn directives(request: &Request, asks: Asks) -> RequestDirectives {
+    match asks.of_caches() {
         true => RequestDirectives::parse(&request.headers),
         false => RequestDirectives::default(),
-    };
-    let Some(entry) = memory.find(sought) else {
-        return absent(&directives, Vec::new(), None);
-    };
+    }
+}
+
+/// What `entry`, which is stored under `sought`, has to say to `request`.
+pub fn choose(
+    entry: &Entry,
+    epochs: &Epochs,
+    sought: &Sought<'_>,
+    (request, asks): (&Request, Asks),
+    heeds: bool,
+    now: Timestamp,
+) -> Lookup {
+    let directives = directives(request, asks);
     let (mut others, mut part) = (Vec::new(), None);
     for stored in entry.variants() {
         let standing = match stored.is_vetted(epochs.last()) {

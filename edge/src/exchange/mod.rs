@@ -217,12 +217,17 @@ impl Exchange {
 
     /// Answers what memory alone does not.
     async fn proceed(self: &Arc<Self>, request: Request, routed: Routed, mut found: Lookup) -> Response {
-        let from_disk = found.is_nothing() && self.promote(&routed.key).await;
-        if from_disk {
+        let from_disk = match found.is_nothing() {
+            true => self.promote(&routed.key).await,
+            false => None,
+        };
+        if let Some(entry) = &from_disk {
             let place = routed.place(&request, self.clock.now());
-            found = self.look(&request, place, &routed.key.sought());
+            let heeds = place.site.settings().terms.request_directives;
+            let (epochs, sought) = (&self.cache.epochs, routed.key.sought());
+            found = lookup::choose(entry, epochs, &sought, (&request, place.asks), heeds, place.now);
         }
-        let from_disk = from_disk.then_some(Detail::Disk);
+        let from_disk = from_disk.map(|_| Detail::Disk);
         match found {
             Lookup::Fresh(stored) | Lookup::StaleAllowed(stored) => {
                 self.hit(request, &routed, stored, from_disk).await

@@ -19,11 +19,11 @@ use crate::cache::epoch::Standing;
 use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
 use crate::cache::store::disk::{Fill, Loaded, Rest, Taken, Unreadable};
-use crate::cache::store::{Content, Disk, Form, Head, OnDisk, Reservation, StoredResponse};
+use crate::cache::store::{Content, Disk, Entry, Form, Head, OnDisk, Reservation, StoredResponse};
 use crate::origin::s3::Proof;
 
 /// What is on its way from the disk to memory, by key: it is read once, however many ask.
-pub type Promotions = Collapse<(), bool, ()>;
+pub type Promotions = Collapse<(), Option<Entry>, ()>;
 
 /// What a body on its way to the disk takes of the memory besides what its connection holds: a batch that is gathered, one that
 /// is written, and its chunks with their checksums.
@@ -57,11 +57,9 @@ impl Exchange {
         }
     }
 
-    /// Brings what the disk has under `key` into memory. Whether it had anything that may be used.
-    pub(super) async fn promote(self: &Arc<Self>, key: &Key) -> bool {
-        let Some(disk) = self.cache.disk.as_ref().filter(|disk| disk.has(key)) else {
-            return false;
-        };
+    /// Brings what the disk has under `key` into memory, and gives it. `None` when it has nothing that may be used.
+    pub(super) async fn promote(self: &Arc<Self>, key: &Key) -> Option<Entry> {
+        let disk = self.cache.disk.as_ref().filter(|disk| disk.has(key))?;
         let (mut following, leader) = self.cache.promotions.enter(key, self.cache.epochs.now());
         if let Some(leader) = leader {
             let (exchange, disk, key) = (Arc::clone(self), disk.clone(), key.clone());
@@ -70,11 +68,14 @@ impl Exchange {
                 leader.stored(restored);
             });
         }
-        matches!(following.land().await, Landing::Stored(true))
+        match following.land().await {
+            Landing::Stored(restored) => restored,
+            _ => None,
+        }
     }
 
-    async fn restore(&self, disk: &Disk, key: &Key) -> bool {
-        let mut restored = false;
+    async fn restore(&self, disk: &Disk, key: &Key) -> Option<Entry> {
+        let mut restored = Vec::new();
         for loaded in disk.load(key).await {
             let standing = self
                 .cache
@@ -83,15 +84,21 @@ impl Exchange {
             if standing == Standing::Purged {
                 continue;
             }
-            self.cache.memory.restore(key, Arc::new(self.revive(loaded)));
-            restored = true;
+            let stored = Arc::new(self.revive(loaded));
+            self.cache.memory.restore(key, Arc::clone(&stored));
+            restored.push(stored);
+        }
+        if restored.is_empty() {
+            return None;
         }
         // What was removed while it was read must not stay in memory.
-        if restored && !disk.has(key) {
+        if !disk.has(key) {
             self.cache.memory.remove(key);
-            return false;
+            return None;
         }
-        restored
+        // Memory keeps what is asked for often, and may not have taken it: it is served all the same.
+        let held = self.cache.memory.find(key);
+        Some(held.unwrap_or_else(|| Entry::new(restored)))
     }
 
     /// What was found on the disk, as it would stand in memory.

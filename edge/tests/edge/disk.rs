@@ -73,6 +73,32 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_memory_does_not_take_is_answered_from_the_disk_all_the_same() {
+    let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
+    let edge = start(&bucket, folder.path()).await;
+    // Five times what memory keeps: it holds on to what it knows, and refuses what is new to it.
+    let paths: Vec<String> = (0..200).map(|number| format!("/{number}.bin")).collect();
+    for (number, path) in paths.iter().enumerate() {
+        bucket.put(&path[1..], body(number, 100_000), "max-age=600").await;
+        edge.get(path, &[]).await;
+        settle(&edge).await;
+    }
+    for round in 0..3 {
+        for (number, path) in paths.iter().enumerate() {
+            let answer = edge.get(path, &[]).await;
+            assert!(answer.body == body(number, 100_000), "{path}");
+            assert!(
+                status(&answer).starts_with("portico; hit"),
+                "{round} {path}: {}",
+                status(&answer)
+            );
+        }
+    }
+    assert_eq!(bucket.asked("7.bin").len(), 1);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_starts_again_answers_what_it_had_without_its_origin() {
     let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
     bucket.put("small.js", body(1, 1000), "max-age=600").await;

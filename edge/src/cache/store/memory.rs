@@ -20,6 +20,11 @@ const VARIANTS_MAX: usize = 8;
 pub struct Entry(Arc<[Arc<StoredResponse>]>);
 
 impl Entry {
+    /// What was found elsewhere, the newest first.
+    pub fn new(variants: Vec<Arc<StoredResponse>>) -> Self {
+        Self(variants.into())
+    }
+
     /// The stored responses, the newest first.
     pub fn variants(&self) -> &[Arc<StoredResponse>] {
         &self.0
