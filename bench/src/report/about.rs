@@ -72,7 +72,11 @@ fn machine() -> String {
             .map(|(_, value)| value.trim().to_owned())
             .unwrap_or_default()
     };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    // Not what this process may use, which is pinned to one of them.
+    let cores = read("/proc/cpuinfo")
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
     let memory: u64 = field(&read("/proc/meminfo"), "MemTotal")
         .trim_end_matches(" kB")
         .parse()
