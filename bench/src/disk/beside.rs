@@ -20,8 +20,8 @@ use crate::peer::{Certificate, EDGE_DISK, Ground, Peer, Programs, Server, find_e
 use crate::process::pin_self;
 use crate::scenario::block_on;
 
-/// Lengths of objects, and how many of each.
-const CASES: [(usize, u64); 2] = [(10 * 1024, 20_000), (1024 * 1024, 500)];
+/// Lengths of objects, and how many of each: nginx holds a file open for each, and may have few.
+const CASES: [(usize, u64); 2] = [(10 * 1024, 10_000), (1024 * 1024, 500)];
 
 /// Requests at once.
 const AT_ONCE: usize = 16;
