@@ -57,10 +57,11 @@ impl Arriving {
         }
     }
 
-    /// A reader at the body's start; `None` when that is gone.
-    pub fn reader(&self) -> Option<Reader> {
+    /// A reader at the body's start; `None` when that is gone, and when there is no `room` to read it from the disk, if it
+    /// goes there.
+    pub fn reader(&self, room: Option<Reservation>) -> Option<Reader> {
         if let Some(large) = &self.large {
-            return large.reader();
+            return Some(large.reader(room?));
         }
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
         own.or_else(|| self.joiner.join())

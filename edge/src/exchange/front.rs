@@ -31,10 +31,10 @@ pub(super) struct Large {
 }
 
 impl Large {
-    /// A reader of it.
-    pub(super) fn reader(&self) -> Option<Reader> {
+    /// A reader of it, with the room for that.
+    pub(super) fn reader(&self, room: Reservation) -> Reader {
         self.exchange
-            .read_from_disk(&self.key, &self.head, "", &self.body)
+            .read_from_disk(&self.key, &self.head, "", &self.body, room)
     }
 
     /// Whether the byte at `first` is far from what has come.

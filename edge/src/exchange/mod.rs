@@ -197,7 +197,7 @@ impl Exchange {
         let said = said(&stored, None, place.now);
         let waiting = match self.begin_answer(request, place, Subject::Stored(stored), said) {
             Begun::Done(response) => return Answering::Now(response),
-            Begun::Coded(waiting) => waiting,
+            Begun::Waits(waiting) => waiting,
         };
         let target = &waiting.request.target;
         let key = match site.key(target.path(), target.query()) {
@@ -206,7 +206,7 @@ impl Exchange {
         };
         let (exchange, site) = (Arc::clone(self), Arc::clone(site));
         let routed = Routed { routes, site, key };
-        Answering::later(async move { exchange.coded(&routed, waiting).await })
+        Answering::later(async move { exchange.go_on(&routed, waiting).await })
     }
 
     fn look(&self, request: &Request, place: Place<'_>, sought: &Sought<'_>) -> Lookup {

@@ -165,9 +165,18 @@ impl Exchange {
         let source = match subject {
             Subject::Stored(stored) => match &stored.own_form()?.body {
                 Content::Memory(bytes) => Source::Whole(bytes.clone()),
-                Content::Disk(on_disk) => Source::Arriving(self.read_from_disk(key, &head, "", on_disk)?),
+                Content::Disk(on_disk) => {
+                    let room = self.room_to_read(on_disk.length())?;
+                    Source::Arriving(self.read_from_disk(key, &head, "", on_disk, room))
+                }
             },
-            Subject::Arriving(arriving) => Source::Arriving(arriving.reader()?),
+            Subject::Arriving(arriving) => {
+                let room = match arriving.goes_to_disk() {
+                    true => Some(self.room_to_read(arriving.length)?),
+                    false => None,
+                };
+                Source::Arriving(arriving.reader(room)?)
+            }
         };
         let (writer, joiner) = match past {
             None => inflight::open(None, self.cache.budget.keep(0, self.cache.object_bytes_max)),

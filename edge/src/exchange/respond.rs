@@ -15,7 +15,7 @@ use super::select::{Plan, Subject, plan, takes_own};
 use super::{Exchange, Routed, Routes, error, intake, recode, tier};
 use crate::cache::key::Key;
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
-use crate::cache::store::{Content, Form, Head, StoredResponse};
+use crate::cache::store::{Content, Form, Head, Reservation, StoredResponse};
 use crate::clock::Timestamp;
 use crate::fields::dates;
 use crate::representation::coding::Coding;
@@ -44,19 +44,26 @@ pub(super) struct Said {
     pub(super) outcome: Outcome,
 }
 
-/// An answer: whole, or one that waits for a form.
+/// An answer: whole, or one that waits.
 pub(super) enum Begun {
     Done(Response),
-    Coded(Waiting),
+    Waits(Waiting),
 }
 
-/// A request whose form has to be made.
+/// A request that waits before it is answered.
 pub(super) struct Waiting {
     pub(super) request: Request,
     subject: Subject,
     said: Said,
-    coding: Coding,
-    suffix: &'static str,
+    wait: Wait,
+}
+
+/// What is waited for.
+enum Wait {
+    /// A form, which has to be made.
+    Form(Coding, &'static str),
+    /// Room to read a body of this length from the disk.
+    Room(Option<u64>),
 }
 
 impl Exchange {
@@ -72,7 +79,7 @@ impl Exchange {
         let place = routed.place(&request, self.clock.now());
         match self.begin_answer(request, place, subject, Said { status, outcome }) {
             Begun::Done(response) => response,
-            Begun::Coded(waiting) => self.coded(routed, waiting).await,
+            Begun::Waits(waiting) => self.go_on(routed, waiting).await,
         }
     }
 
@@ -83,6 +90,18 @@ impl Exchange {
         place: Place<'_>,
         subject: Subject,
         said: Said,
+    ) -> Begun {
+        self.answer_within(request, place, subject, said, None)
+    }
+
+    /// As [`Exchange::begin_answer`], with what has been set aside for a body that is read from the disk.
+    fn answer_within(
+        self: &Arc<Self>,
+        request: Request,
+        place: Place<'_>,
+        subject: Subject,
+        said: Said,
+        room: Option<Reservation>,
     ) -> Begun {
         let head = subject.head();
         let plan = plan(&request.headers, place.asks, &subject);
@@ -106,20 +125,35 @@ impl Exchange {
                 return Begun::Done(self.complete(answer, request, place, head, said));
             }
         }
+        let room = match read_from_disk(&plan, &subject).filter(|_| request.method != Method::HEAD) {
+            None => None,
+            Some(length) => match room.or_else(|| self.room_to_read(length)) {
+                Some(room) => Some(room),
+                None => {
+                    let wait = Wait::Room(length);
+                    return Begun::Waits(Waiting {
+                        request,
+                        subject,
+                        said,
+                        wait,
+                    });
+                }
+            },
+        };
         let answer = match plan {
-            Plan::Ready(form) => self.answer_with(&request, place, head, form),
-            Plan::AsItComes => as_it_comes(&request, place, &subject),
+            Plan::Ready(form) => self.answer_with(&request, place, head, form, room),
+            Plan::AsItComes => as_it_comes(&request, place, &subject, room),
             Plan::Coded(coding, suffix) if request.method == Method::HEAD => Ok(Answer {
                 coding,
                 ..Answer::bare(head.status, intake::form_fields(head, coding, suffix))
             }),
             Plan::Coded(coding, suffix) => {
-                return Begun::Coded(Waiting {
+                let wait = Wait::Form(coding, suffix);
+                return Begun::Waits(Waiting {
                     request,
                     subject,
                     said,
-                    coding,
-                    suffix,
+                    wait,
                 });
             }
             Plan::Refused => Err(error::Failure::NotAcceptable),
@@ -158,13 +192,14 @@ impl Exchange {
         }
     }
 
-    /// The answer with a form that is all there, in memory or on disk.
+    /// The answer with a form that is all there, in memory or on disk: there is `room` to read it from there.
     fn answer_with(
         self: &Arc<Self>,
         request: &Request,
         place: Place<'_>,
         head: &Arc<Head>,
         form: &Form,
+        room: Option<Reservation>,
     ) -> Result<Answer, error::Failure> {
         let on_disk = match &form.body {
             Content::Memory(body) if body.is_empty() && is_missing(head.status, place.site) => {
@@ -185,8 +220,8 @@ impl Exchange {
         let reader = match request.method {
             Method::HEAD => None,
             _ => {
-                let reader = self.read_from_disk(&place.key(request)?, head, form.suffix, on_disk);
-                Some(reader.ok_or(error::Failure::OverBudget)?)
+                let room = room.ok_or(error::Failure::OverBudget)?;
+                Some(self.read_from_disk(&place.key(request)?, head, form.suffix, on_disk, room))
             }
         };
         let fields = answer::form_fields(head, form);
@@ -198,33 +233,64 @@ impl Exchange {
         })
     }
 
-    /// The answer with a form that is being made: small ones are waited for, large ones are followed.
-    pub(super) async fn coded(self: &Arc<Self>, routed: &Routed, waiting: Waiting) -> Response {
+    /// Waits, and answers.
+    pub(super) async fn go_on(self: &Arc<Self>, routed: &Routed, waiting: Waiting) -> Response {
         let Waiting {
             request,
             subject,
             said,
-            coding,
-            suffix,
+            wait,
         } = waiting;
+        match wait {
+            Wait::Form(coding, suffix) => self.coded(routed, (request, subject, said), coding, suffix).await,
+            Wait::Room(length) => {
+                let room = self.room_to_read_soon(length).await;
+                let place = routed.place(&request, self.clock.now());
+                if room.is_none() {
+                    return self.fail(request, Some(place.site), error::Failure::OverBudget);
+                }
+                match self.answer_within(request, place, subject, said, room) {
+                    Begun::Done(response) => response,
+                    // What it is answered with is what it was to be answered with before.
+                    Begun::Waits(waiting) => {
+                        self.fail(waiting.request, Some(&routed.site), error::Failure::OverBudget)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer with a form that is being made: small ones are waited for, large ones are followed.
+    async fn coded(
+        self: &Arc<Self>,
+        routed: &Routed,
+        (request, subject, said): (Request, Subject, Said),
+        coding: Coding,
+        suffix: &'static str,
+    ) -> Response {
         let following = self.follow_form(&routed.key, &subject, coding).await;
+        // Too many forms are being made, or the coder failed: the origin's own will do.
+        let takes_own = following.is_none() && takes_own(&request.headers, subject.head());
+        let room = match own_on_disk(&subject).filter(|_| takes_own) {
+            Some(length) => self.room_to_read_soon(length).await,
+            None => None,
+        };
         let place = routed.place(&request, self.clock.now());
         let head = subject.head();
         let answer = match following {
-            Some(recode::Following::Made(form)) => self.answer_with(&request, place, head, &form),
+            Some(recode::Following::Made(form)) => self.answer_with(&request, place, head, &form, None),
             Some(recode::Following::Reader(reader)) => Ok(Answer {
                 body: Body::Inflight(reader),
                 coding,
                 ..Answer::bare(head.status, intake::form_fields(head, coding, suffix))
             }),
-            None if !takes_own(&request.headers, head) => Err(error::Failure::NotCoded),
-            // Too many forms are being made, or the coder failed: the origin's own will do.
+            None if !takes_own => Err(error::Failure::NotCoded),
             None => match &subject {
                 Subject::Stored(stored) => match stored.own_form() {
-                    Some(own) => self.answer_with(&request, place, head, own),
+                    Some(own) => self.answer_with(&request, place, head, own, room),
                     None => Err(error::no_origin()),
                 },
-                Subject::Arriving(_) => as_it_comes(&request, place, &subject),
+                Subject::Arriving(_) => as_it_comes(&request, place, &subject, room),
             },
         };
         match answer {
@@ -333,8 +399,36 @@ impl Forwarded {
     }
 }
 
-/// The origin's own form, as it arrives.
-fn as_it_comes(request: &Request, place: Place<'_>, subject: &Subject) -> Result<Answer, error::Failure> {
+/// The length of the body that is to be read from the disk, if one is, as far as that is known.
+fn read_from_disk(plan: &Plan<'_>, subject: &Subject) -> Option<Option<u64>> {
+    match (plan, subject) {
+        (Plan::Ready(form), _) => on_disk(form),
+        (Plan::AsItComes, Subject::Arriving(_)) => own_on_disk(subject),
+        _ => None,
+    }
+}
+
+fn own_on_disk(subject: &Subject) -> Option<Option<u64>> {
+    match subject {
+        Subject::Stored(stored) => stored.own_form().and_then(|own| on_disk(own)),
+        Subject::Arriving(arriving) => arriving.goes_to_disk().then_some(arriving.length),
+    }
+}
+
+fn on_disk(form: &Form) -> Option<Option<u64>> {
+    match &form.body {
+        Content::Memory(_) => None,
+        Content::Disk(on_disk) => Some(on_disk.length()),
+    }
+}
+
+/// The origin's own form, as it arrives: there is `room` to read it where it goes to the disk.
+fn as_it_comes(
+    request: &Request,
+    place: Place<'_>,
+    subject: &Subject,
+    room: Option<Reservation>,
+) -> Result<Answer, error::Failure> {
     let Subject::Arriving(arriving) = subject else {
         return Err(error::Failure::NotAcceptable);
     };
@@ -348,7 +442,7 @@ fn as_it_comes(request: &Request, place: Place<'_>, subject: &Subject) -> Result
     }
     let reader = match request.method {
         Method::HEAD => None,
-        _ => Some(arriving.reader().ok_or_else(|| unreadable(arriving))?),
+        _ => Some(arriving.reader(room).ok_or_else(|| unreadable(arriving))?),
     };
     let etag = head.etag.as_ref();
     Ok(arriving_answer(

@@ -19,7 +19,9 @@ use crate::cache::epoch::Standing;
 use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
 use crate::cache::store::disk::{Fill, Loaded, Rest, Taken, Unreadable};
-use crate::cache::store::{Content, Disk, Entry, Form, Head, OnDisk, Reservation, StoredResponse};
+use crate::cache::store::{
+    Content, Disk, Entry, Form, Head, OnDisk, ROOM_PATIENCE, Reservation, StoredResponse,
+};
 use crate::origin::s3::Proof;
 
 /// What is on its way from the disk to memory, by key: it is read once, however many ask.
@@ -29,8 +31,8 @@ pub type Promotions = Collapse<(), Option<Entry>, ()>;
 /// is written, and its chunks with their checksums.
 pub(super) const FILL_BYTES: u64 = 768 * 1024;
 
-/// What a body that is read from the disk takes: its window, and two pieces of 128 KiB, one read and one being read.
-const READ_BYTES: u64 = 512 * 1024;
+/// What a body that is read from the disk holds ready: two pieces of 128 KiB, one read and one being read.
+const READ_AHEAD_BYTES: u64 = 256 * 1024;
 
 impl Exchange {
     /// Gives a response that has just been stored, or confirmed, to the disk.
@@ -118,18 +120,33 @@ impl Exchange {
         stored
     }
 
-    /// A reader of a body on the disk, which begins where it is first asked to. `None` when there is no room for it.
+    /// Room to read a body of `length` bytes from the disk, if that is known; `None` when there is none at the moment.
+    pub(super) fn room_to_read(&self, length: Option<u64>) -> Option<Reservation> {
+        self.cache.budget.stream(length, READ_AHEAD_BYTES)
+    }
+
+    /// As [`Exchange::room_to_read`], and waits for its turn.
+    pub(super) async fn room_to_read_soon(&self, length: Option<u64>) -> Option<Reservation> {
+        let room = self
+            .cache
+            .budget
+            .stream_soon(length, READ_AHEAD_BYTES, ROOM_PATIENCE)
+            .await;
+        if room.is_none() {
+            self.metrics().no_room.inc();
+        }
+        room
+    }
+
+    /// A reader of a body on the disk, which begins where it is first asked to. `room` is given back when it is done.
     pub(super) fn read_from_disk(
         self: &Arc<Self>,
         key: &Key,
         head: &Arc<Head>,
         suffix: &'static str,
         on_disk: &OnDisk,
-    ) -> Option<Reader> {
-        let room = on_disk
-            .length()
-            .map_or(READ_BYTES, |length| length.min(READ_BYTES));
-        let room = self.cache.budget.reserve(room, room)?;
+        room: Reservation,
+    ) -> Reader {
         let source = DiskSource {
             exchange: Arc::clone(self),
             key: key.clone(),
@@ -137,14 +154,10 @@ impl Exchange {
             is_own: suffix.is_empty(),
             on_disk: on_disk.clone(),
         };
-        Some(inflight::lazy(
-            on_disk.length(),
-            Some(room),
-            move |writer, first, length| {
-                let (drain, control) = (source.exchange.drain.clone(), source.exchange.control.clone());
-                drain.spawn_on(&control, "disk-body", source.pump(writer, first, length));
-            },
-        ))
+        inflight::lazy(on_disk.length(), Some(room), move |writer, first, length| {
+            let (drain, control) = (source.exchange.drain.clone(), source.exchange.control.clone());
+            drain.spawn_on(&control, "disk-body", source.pump(writer, first, length));
+        })
     }
 
     /// Room on the disk for a body that is too large for memory. Only for one that could be taken up again by its entity

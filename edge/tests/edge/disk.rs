@@ -248,6 +248,51 @@ async fn ranges_of_a_large_body_come_from_the_disk_and_from_what_has_come_so_far
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_there_is_no_room_to_read_from_the_disk_waits_for_its_turn() {
+    let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
+    // Some are read into memory, and some stream from the disk.
+    let bodies: Vec<_> = (0..8)
+        .map(|n| (format!("/{n}.bin"), body(n, if n < 4 { 200_000 } else { LARGE })))
+        .collect();
+    let edge = start(&bucket, folder.path()).await;
+    for (path, body) in &bodies {
+        bucket.put(&path[1..], body.clone(), "max-age=600").await;
+        edge.get(path, &[]).await;
+    }
+    settle(&edge).await;
+    edge.stop().await;
+    let asked = bucket.log().len();
+    let edge = start(&bucket, folder.path()).await;
+    let budget = edge.exchange().cache().budget.clone();
+    let full = budget.count(budget.capacity());
+    let answers = all(bodies.iter().map(|(path, _)| edge.get(path, &[])).collect());
+    let release = async {
+        edge.until("all to wait", || budget.waiting() == 8).await;
+        drop(full);
+    };
+    let (answers, ()) = tokio::join!(answers, release);
+    for (answer, (path, body)) in answers.iter().zip(&bodies) {
+        assert!(answer.body == *body, "{path}: {}", answer.head);
+        assert!(
+            status(answer).ends_with("; detail=disk"),
+            "{path}: {}",
+            status(answer)
+        );
+    }
+    assert_eq!(edge.metric("edge_no_room_total"), 0);
+    // A turn that does not come is told of; what memory has needs no room.
+    let full = budget.count(budget.capacity());
+    let (late, small) = tokio::join!(edge.get("/7.bin", &[]), edge.get("/1.bin", &[]));
+    assert_eq!((late.status, late.field("retry-after")), (503, Some("1")));
+    assert!(small.body == bodies[1].1);
+    assert_eq!(edge.metric("edge_no_room_total"), 1);
+    drop(full);
+    assert!(edge.get("/7.bin", &[]).await.body == bodies[7].1);
+    assert_eq!(bucket.log().len(), asked, "the bucket is not asked again");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_body_is_taken_up_from_the_origin_where_it_breaks() {
     let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
     let whole = body(9, LARGE);

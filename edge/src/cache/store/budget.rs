@@ -135,27 +135,41 @@ impl Budget {
         ahead: u64,
         patience: Duration,
     ) -> Option<Reservation> {
-        if let Some(room) = self.stream(length, ahead) {
-            return Some(room);
-        }
         let (bytes, limit) = self.of_stream(length, ahead);
-        if bytes > limit {
-            return None;
+        self.soon(bytes <= limit, patience, || self.stream(length, ahead))
+            .await
+    }
+
+    /// As [`Budget::keep`], and waits for its turn as [`Budget::stream_soon`] does.
+    pub async fn keep_soon(&self, bytes: u64, patience: Duration) -> Option<Reservation> {
+        // The store fills its share, and gives nothing of it back.
+        let free = self.capacity() - Self::stored_share(self.capacity());
+        self.soon(bytes <= free / 2, patience, || self.keep(bytes, bytes))
+            .await
+    }
+
+    async fn soon(
+        &self,
+        is_possible: bool,
+        patience: Duration,
+        attempt: impl Fn() -> Option<Reservation>,
+    ) -> Option<Reservation> {
+        let room = attempt();
+        if room.is_some() || !is_possible {
+            return room;
         }
         let places =
             usize::try_from(self.capacity() / WAITING_BYTES).map_or(WAITING_MAX, |n| n.min(WAITING_MAX));
         let _waiting = Waiting::enter(self, places)?;
-        tokio::time::timeout(patience, self.turn(length, ahead))
-            .await
-            .ok()
+        tokio::time::timeout(patience, self.turn(attempt)).await.ok()
     }
 
-    async fn turn(&self, length: Option<u64>, ahead: u64) -> Reservation {
+    async fn turn(&self, attempt: impl Fn() -> Option<Reservation>) -> Reservation {
         loop {
             let mut released = std::pin::pin!(self.0.turn.notified());
             // Before the look, so that nothing is released unseen between that and the wait.
             released.as_mut().enable();
-            if let Some(room) = self.stream(length, ahead) {
+            if let Some(room) = attempt() {
                 return room;
             }
             released.await;
@@ -379,6 +393,28 @@ mod tests {
         let told = tasks.join_all().await;
         assert_eq!(told.iter().filter(|had_room| **had_room).count(), 16);
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_stored_waits_too_unless_the_store_holds_what_it_would_need() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let budget = Budget::new(1000);
+        let store = budget.count(500);
+        let first = budget.keep_soon(250, LONG).await.unwrap();
+        assert!(
+            budget.keep_soon(251, LONG).await.is_none(),
+            "nobody waits for what cannot come"
+        );
+        let waits = budget.keep_soon(250, LONG);
+        let releases = async {
+            while budget.waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(waits, releases);
+        assert_eq!(budget.used(), 750);
+        drop((store, second));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::metrics::{Damage, Found, Operation};
 use super::shared::{Shared, believable, fingerprint};
 use super::{Disk, Inner};
 use crate::cache::key::Key;
-use crate::cache::store::{Content, Head};
+use crate::cache::store::{Content, Head, ROOM_PATIENCE, Reservation};
 
 /// A stored response as it was found.
 #[derive(Debug)]
@@ -27,7 +27,8 @@ pub struct Loaded {
 }
 
 impl Disk {
-    /// Every response stored under `key`, the oldest first; none when the disk is too slow to say.
+    /// Every response stored under `key`, the oldest first; none when the disk is too slow to say. One that there is no room
+    /// for is left out, once its turn has not come.
     pub async fn load(&self, key: &Key) -> Vec<Loaded> {
         let fingerprint = fingerprint(key);
         let mut slots = self.0.shared.index().find(fingerprint);
@@ -36,10 +37,20 @@ impl Disk {
             return Vec::new();
         }
         slots.sort_unstable_by_key(|slot| (slot.log, slot.offset));
-        let (inner, wanted) = (Arc::clone(&self.0), key.clone());
+        let mut wanted = Vec::with_capacity(slots.len());
+        for slot in slots {
+            // What is read, and what is proved of it.
+            let bytes = 2 * u64::from(slot.length);
+            let room = self.0.shared.memory.budget().keep_soon(bytes, ROOM_PATIENCE);
+            match room.await {
+                Some(room) => wanted.push((slot, room)),
+                None => self.0.shared.metrics.lookups.inc(Found::Overloaded),
+            }
+        }
+        let (inner, key) = (Arc::clone(&self.0), key.clone());
         let job = move || -> Vec<Loaded> {
-            let load = |slot: &Slot| load(&inner, &wanted, fingerprint, slot);
-            slots.iter().filter_map(load).collect()
+            let load = |(slot, room)| load(&inner, &key, fingerprint, &slot, room);
+            wanted.into_iter().filter_map(load).collect()
         };
         let loaded = tokio::time::timeout(READ_PATIENCE, self.0.reads.run(job)).await;
         match loaded {
@@ -60,18 +71,14 @@ impl Disk {
     }
 }
 
-fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<Loaded> {
+fn load(
+    inner: &Arc<Inner>,
+    key: &Key,
+    fingerprint: u64,
+    slot: &Slot,
+    mut held: Reservation,
+) -> Option<Loaded> {
     let shared = &inner.shared;
-    let budget = shared.memory.budget();
-    let room = |bytes: u64| {
-        let room = budget.keep(bytes, bytes);
-        if room.is_none() {
-            shared.metrics.lookups.inc(Found::Overloaded);
-        }
-        room
-    };
-    // What is read, and what is proved of it.
-    let mut held = room(2 * u64::from(slot.length))?;
     let gone = |error: &io::Error| {
         // Evicted between the index and the file: that is no damage.
         let is_gone = shared.index().live(fingerprint, slot.log, slot.offset).is_none();
@@ -98,12 +105,17 @@ fn load(inner: &Arc<Inner>, key: &Key, fingerprint: u64, slot: &Slot) -> Option<
     }
     let body = match record.kind {
         Kind::Inline => read_chunks(body, shared.place(slot.log, slot.offset), 0),
-        Kind::External if record.body_length > shared.limits.promoted_max => {
-            shared.index().count_read(fingerprint, slot.variant);
-            return Some(streaming(inner, meta, record.body_length, fingerprint, slot));
-        }
         Kind::External => {
-            held = room(2 * record.body_length)?;
+            let bytes = 2 * record.body_length;
+            let is_small = record.body_length <= shared.limits.promoted_max;
+            let room = is_small.then(|| shared.memory.budget().keep(bytes, bytes));
+            match room.flatten() {
+                Some(room) => held = room,
+                None => {
+                    shared.index().count_read(fingerprint, slot.variant);
+                    return Some(streaming(inner, meta, record.body_length, fingerprint, slot));
+                }
+            }
             bodies::read_whole(shared, slot.body_file, record.body_length)
                 .inspect_err(gone)
                 .ok()?
