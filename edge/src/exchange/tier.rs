@@ -61,13 +61,19 @@ impl Exchange {
 
     /// Brings what the disk has under `key` into memory, and gives it. `None` when it has nothing that may be used.
     pub(super) async fn promote(self: &Arc<Self>, key: &Key) -> Option<Entry> {
-        let disk = self.cache.disk.as_ref().filter(|disk| disk.has(key))?;
+        let disk = self.cache.disk.as_ref()?;
+        if let Some(loaded) = disk.at_hand(key) {
+            return self.restore(disk, key, vec![loaded]);
+        }
+        if !disk.has(key) {
+            return None;
+        }
         let (mut following, leader) = self.cache.promotions.enter(key, self.cache.epochs.now());
         if let Some(leader) = leader {
             let (exchange, disk, key) = (Arc::clone(self), disk.clone(), key.clone());
             self.drain.spawn_on(&self.control, "promotion", async move {
-                let restored = exchange.restore(&disk, &key).await;
-                leader.stored(restored);
+                let loaded = disk.load(&key).await;
+                leader.stored(exchange.restore(&disk, &key, loaded));
             });
         }
         match following.land().await {
@@ -76,9 +82,10 @@ impl Exchange {
         }
     }
 
-    async fn restore(&self, disk: &Disk, key: &Key) -> Option<Entry> {
+    /// Puts what was found on the disk into memory, without what was purged.
+    fn restore(&self, disk: &Disk, key: &Key, loaded: Vec<Loaded>) -> Option<Entry> {
         let mut restored = Vec::new();
-        for loaded in disk.load(key).await {
+        for loaded in loaded {
             let standing = self
                 .cache
                 .epochs

@@ -101,8 +101,7 @@ impl Log {
     /// worth it: when it goes, its body says.
     fn spare(&mut self, listed: &Listed, slot: &Slot) -> io::Result<bool> {
         let is_external = listed.record.kind == Kind::External;
-        let Some(Read { record, meta, body }) = read(&self.shared, slot.log, slot.offset, slot.length)?
-        else {
+        let Some(Read { record, meta, body }) = read(&self.shared, slot)? else {
             return Ok(false);
         };
         let Some(known) = meta::decode(&meta) else {

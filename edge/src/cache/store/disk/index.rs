@@ -166,6 +166,14 @@ impl Index {
             .map_or_else(Vec::new, |slots| slots.as_slice().to_vec())
     }
 
+    /// The response that alone is stored under the fingerprint.
+    pub(super) fn only(&self, fingerprint: u64) -> Option<Slot> {
+        match self.slots.get(&fingerprint)?.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
+    }
+
     /// Whether the response is still the one at this place.
     pub(super) fn live(&self, fingerprint: u64, log: u32, offset: u32) -> Option<Slot> {
         let slots = self.slots.get(&fingerprint)?.as_slice();

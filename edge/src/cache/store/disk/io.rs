@@ -3,11 +3,13 @@
 //! Every operation asks [`Faults`] first: one relaxed load while none is planned. It knows nothing of what is in a file.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use rustix::io::ReadWriteFlags;
 
 /// What is done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +235,18 @@ impl Handle {
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
+    }
+
+    /// Exactly `length` bytes from `offset`, if the page cache has them all: waits for no disk (preadv2(2), RWF_NOWAIT).
+    pub(super) fn read_at_once(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
+        // A fault may be one that waits.
+        if self.faults.armed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut bytes = vec![0; length];
+        let mut into = [IoSliceMut::new(&mut bytes)];
+        let read = rustix::io::preadv2(&self.file, &mut into, offset, ReadWriteFlags::NOWAIT);
+        (read == Ok(length)).then_some(bytes)
     }
 
     pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

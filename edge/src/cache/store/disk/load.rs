@@ -6,16 +6,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bodies::{self, OnDisk, READ_PATIENCE};
-use super::frame::{Kind, read_chunks};
+use super::frame::{Kind, Record, read_chunks};
 use super::handles::is_shortage;
 use super::index::Slot;
-use super::log::read;
+use super::log::{Read, proved, read, read_at_once};
 use super::meta::{self, FormAt, Meta};
 use super::metrics::{Damage, Found, Operation};
 use super::shared::{Shared, believable, fingerprint};
 use super::{Disk, Inner};
 use crate::cache::key::Key;
 use crate::cache::store::{Content, Head, ROOM_PATIENCE, Reservation};
+
+/// The longest record that a thread of the data plane reads by itself: copying and proving it takes some ten microseconds.
+const AT_HAND_BYTES: u32 = 128 * 1024;
 
 /// A stored response as it was found.
 #[derive(Debug)]
@@ -27,6 +30,29 @@ pub struct Loaded {
 }
 
 impl Disk {
+    /// What is stored under `key`, where that is one small response that the page cache has: nothing is waited for.
+    pub fn at_hand(&self, key: &Key) -> Option<Loaded> {
+        let shared = &self.0.shared;
+        let fingerprint = fingerprint(key);
+        let slot = shared.index().only(fingerprint)?;
+        if slot.body_file != 0 || slot.length > AT_HAND_BYTES {
+            return None;
+        }
+        let bytes = 2 * u64::from(slot.length);
+        let held = shared.memory.budget().keep(bytes, bytes)?;
+        let found = proved(shared, &slot, read_at_once(shared, &slot)?);
+        let (record, meta, body) = understood(shared, key, fingerprint, &slot, found)?;
+        if record.kind != Kind::Inline {
+            return None;
+        }
+        let body = read_chunks(body, shared.place(slot.log, slot.offset), 0);
+        let loaded = kept(shared, fingerprint, &slot, meta, body, held);
+        if loaded.is_some() {
+            shared.metrics.lookups.inc(Found::Hit);
+        }
+        loaded
+    }
+
     /// Every response stored under `key`, the oldest first; none when the disk is too slow to say. One that there is no room
     /// for is left out, once its turn has not come.
     pub async fn load(&self, key: &Key) -> Vec<Loaded> {
@@ -91,18 +117,8 @@ fn load(
             shared.damaged(fingerprint, slot, Damage::File);
         }
     };
-    let found = read(shared, slot.log, slot.offset, slot.length)
-        .inspect_err(gone)
-        .ok()?;
-    let found = found.and_then(|found| Some((found.record, meta::decode(&found.meta)?, found.body)));
-    let Some((record, meta, body)) = found else {
-        shared.damaged(fingerprint, slot, Damage::Record);
-        return None;
-    };
-    if meta.key != *key {
-        shared.metrics.lookups.inc(Found::Foreign);
-        return None;
-    }
+    let found = read(shared, slot).inspect_err(gone).ok()?;
+    let (record, meta, body) = understood(shared, key, fingerprint, slot, found)?;
     let body = match record.kind {
         Kind::Inline => read_chunks(body, shared.place(slot.log, slot.offset), 0),
         Kind::External => {
@@ -122,6 +138,37 @@ fn load(
         }
         Kind::Gone => None,
     };
+    kept(shared, fingerprint, slot, meta, body, held)
+}
+
+/// What a record says, if it is the one of `key`. What nobody can understand is dropped.
+fn understood(
+    shared: &Shared,
+    key: &Key,
+    fingerprint: u64,
+    slot: &Slot,
+    found: Option<Read>,
+) -> Option<(Record, Meta, Vec<u8>)> {
+    let Some((meta, found)) = found.and_then(|found| Some((meta::decode(&found.meta)?, found))) else {
+        shared.damaged(fingerprint, slot, Damage::Record);
+        return None;
+    };
+    if meta.key != *key {
+        shared.metrics.lookups.inc(Found::Foreign);
+        return None;
+    }
+    Some((found.record, meta, found.body))
+}
+
+/// A response whose bytes are in memory now. A body that was not as it was written is dropped.
+fn kept(
+    shared: &Shared,
+    fingerprint: u64,
+    slot: &Slot,
+    meta: Meta,
+    body: Option<Vec<u8>>,
+    held: Reservation,
+) -> Option<Loaded> {
     let loaded = body.and_then(|body| in_memory(shared, meta, held.hold(body)));
     if loaded.is_none() {
         shared.damaged(fingerprint, slot, Damage::Body);

@@ -278,18 +278,29 @@ pub(super) struct Read {
 }
 
 /// A record as it was written; `None` when it is not.
-pub(super) fn read(shared: &Shared, log: u32, offset: u32, length: u32) -> io::Result<Option<Read>> {
-    let file = shared.io.open(&log_name(log), false)?;
-    let bytes = file.read_at(u64::from(offset), length as usize)?;
+pub(super) fn read(shared: &Shared, slot: &Slot) -> io::Result<Option<Read>> {
+    let is_there = || shared.index().logs.contains_key(&slot.log);
+    let file = shared.handles.open_log(&shared.io, slot.log, is_there)?;
+    let bytes = file.read_at(u64::from(slot.offset), slot.length as usize)?;
+    Ok(proved(shared, slot, bytes))
+}
+
+/// As [`read`], without waiting for anything; `None` when that cannot be.
+pub(super) fn read_at_once(shared: &Shared, slot: &Slot) -> Option<Vec<u8>> {
+    let file = shared.handles.held_log(slot.log)?;
+    file.read_at_once(u64::from(slot.offset), slot.length as usize)
+}
+
+/// What these bytes are, which were read where `slot` says; `None` when they are not what was written there.
+pub(super) fn proved(shared: &Shared, slot: &Slot, mut bytes: Vec<u8>) -> Option<Read> {
     shared.metrics.read_bytes.add(bytes.len() as u64);
-    let place = shared.place(log, offset);
-    let Some((record, meta)) = Record::prove(&bytes, place) else {
-        return Ok(None);
-    };
+    let (record, meta) = Record::prove(&bytes, shared.place(slot.log, slot.offset))?;
     let meta = meta.to_vec();
-    let body = bytes
-        .get(RECORD_HEADER + meta.len()..)
-        .unwrap_or_default()
-        .to_vec();
-    Ok((record.length() == u64::from(length)).then_some(Read { record, meta, body }))
+    // What remains is the body, where it was read to.
+    bytes.drain(..RECORD_HEADER + meta.len());
+    (record.length() == u64::from(slot.length)).then_some(Read {
+        record,
+        meta,
+        body: bytes,
+    })
 }

@@ -177,6 +177,7 @@ impl Shared {
             index.bytes = index.bytes.saturating_sub(bytes);
         }
         drop(index);
+        self.handles.forget_log(log);
         if let Err(error) = self.io.remove(&log_name(log)) {
             self.metrics.errors.inc(Operation::Remove);
             tracing::warn!(%error, log, "a log cannot be removed");

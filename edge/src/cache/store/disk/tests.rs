@@ -836,6 +836,11 @@ async fn where_no_more_files_can_be_open_nothing_is_dropped_and_it_is_read_later
             times: 100,
         });
     }
+    // What is open already can be read on.
+    assert!(loaded(&disk, &key(1)).await.unwrap() == body(1, 1_000));
+    let logs: Vec<u32> = disk.0.shared.index().logs.keys().copied().collect();
+    logs.into_iter()
+        .for_each(|log| disk.0.shared.handles.forget_log(log));
     assert!(disk.load(&key(1)).await.is_empty());
     assert_eq!(read(on_disk, 0).await, Err(Unreadable::Slow));
     assert_eq!(disk.verify().damaged, 0);
@@ -843,6 +848,62 @@ async fn where_no_more_files_can_be_open_nothing_is_dropped_and_it_is_read_later
     lab.faults.clear();
     assert!(loaded(&disk, &key(1)).await.unwrap() == body(1, 1_000));
     assert!(read(on_disk, 0).await.unwrap() == large);
+    disk.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn what_the_page_cache_has_is_at_hand_and_proved_like_everything() {
+    let lab = Lab::new();
+    let disk = lab.open();
+    let probe = lab.dir.path().join("probe");
+    std::fs::write(&probe, b"x").unwrap();
+    let mut byte = [0];
+    let read = rustix::io::preadv2(
+        std::fs::File::open(&probe).unwrap(),
+        &mut [std::io::IoSliceMut::new(&mut byte)],
+        0,
+        rustix::io::ReadWriteFlags::NOWAIT,
+    );
+    if read != Ok(1) {
+        eprintln!("skipped: the file system here cannot say what the page cache has: {read:?}");
+        return;
+    }
+    let lengths = [1, 20_000, 100_000, 200_000, 2_000_000];
+    for (n, length) in lengths.into_iter().enumerate() {
+        disk.offer(&key(n), &plain(body(n, length)));
+    }
+    disk.flush().await;
+    // What was written just now is written already, and no log has been opened to be read.
+    assert!(disk.at_hand(&key(0)).is_none());
+    assert!(loaded(&disk, &key(4)).await.is_some());
+    for (n, length) in lengths.into_iter().enumerate() {
+        let found = disk.at_hand(&key(n));
+        assert_eq!(found.is_some(), length <= 100_000, "{length}");
+        if let Some(found) = found {
+            assert!(bytes(&found.forms[0].1).await.unwrap() == body(n, length));
+        }
+    }
+    assert!(disk.at_hand(&key(7)).is_none());
+    // A fault may be one that waits: then the threads that may wait read.
+    lab.faults.add(Fault {
+        op: Op::Read,
+        name: ".log",
+        failing: Failing::Hang,
+        after: 0,
+        times: 1,
+    });
+    assert!(disk.at_hand(&key(1)).is_none());
+    lab.faults.clear();
+    let log = lab.files(".log").pop().unwrap();
+    let mut held = std::fs::read(&log).unwrap();
+    let at = memchr::memmem::find(&held, &body(1, 20_000)).unwrap();
+    held[at + 10_000] ^= 1;
+    std::fs::write(&log, held).unwrap();
+    assert!(
+        disk.at_hand(&key(1)).is_none() && !disk.has(&key(1)),
+        "it is dropped"
+    );
+    assert!(disk.at_hand(&key(2)).is_some());
     disk.close(Duration::from_secs(5)).await;
 }
 
@@ -882,7 +943,7 @@ async fn a_body_is_open_once_for_all_and_not_more_than_so_many_are() {
             .unwrap();
         held.extend(is_kept.then_some(handle));
     }
-    assert_eq!((held.len(), disk.0.shared.handles.len()), (255, 256));
+    assert_eq!((held.len(), disk.0.shared.handles.len()), (223, 224));
     drop(held);
     assert_eq!(disk.0.shared.handles.len(), 1);
     assert!(readers[7].read(2 * MIB).await.unwrap().unwrap() == whole[2 * MIB as usize..]);

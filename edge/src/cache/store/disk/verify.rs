@@ -110,7 +110,7 @@ impl Disk {
 
 /// The bytes of a response's body, if all of it is as it was written.
 fn prove(shared: &Shared, slot: &Slot) -> io::Result<Option<u64>> {
-    let Some(found) = read(shared, slot.log, slot.offset, slot.length)? else {
+    let Some(found) = read(shared, slot)? else {
         return Ok(None);
     };
     let is_good = match found.record.kind {

@@ -186,7 +186,7 @@ impl Writer {
         if age.is_none_or(|age| age >= REFRESHED_AFTER) {
             return false;
         }
-        let read = super::log::read(&self.shared, slot.log, slot.offset, slot.length);
+        let read = super::log::read(&self.shared, &slot);
         let Ok(Some(Read {
             record,
             meta: held,
