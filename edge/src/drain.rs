@@ -44,8 +44,9 @@ impl Drain {
         F: Future<Output = ()> + Send + 'static,
     {
         let inner = Arc::clone(&self.0);
+        // Boxed before it is captured, or else the task would keep room for what it moved out.
+        let task = CatchPanic(Box::pin(task));
         let bounded = async move {
-            let task = CatchPanic(Box::pin(task));
             tokio::select! {
                 () = inner.ended.cancelled() => {}
                 result = task => if let Err(panic) = result {

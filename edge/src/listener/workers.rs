@@ -276,8 +276,8 @@ impl<A: Answer> Gate<A> {
             Kind::Https => {
                 let (acceptor, deadline) = (self.acceptor.clone(), self.handshake);
                 self.drain.spawn("connection", async move {
-                    // A refusal is counted where it was made.
-                    let Ok(accepted) = acceptor.accept(tcp, deadline).await else {
+                    // Boxed, for a handshake needs more room than what comes after it. A refusal is counted where it was made.
+                    let Ok(accepted) = Box::pin(acceptor.accept(tcp, deadline)).await else {
                         return;
                     };
                     let protocol = match accepted.protocol {
