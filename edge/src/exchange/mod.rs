@@ -30,6 +30,7 @@ mod revalidate;
 mod rollout;
 pub mod select;
 mod tier;
+mod wait;
 pub mod warm;
 
 use std::io;

@@ -11,14 +11,14 @@ use super::asks::Asks;
 use super::fetch::Arriving;
 use super::message::{Body, Request, Response, Scheme};
 use super::record::Record;
-use super::select::{Plan, Subject, plan, takes_own};
-use super::{Exchange, Routed, Routes, error, intake, recode, tier};
+use super::select::{Plan, Subject, plan};
+use super::wait::{Wait, Waiting};
+use super::{Exchange, Routed, Routes, error, intake, tier};
 use crate::cache::key::Key;
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
 use crate::cache::store::{Content, Form, Head, Reservation, StoredResponse};
 use crate::clock::Timestamp;
 use crate::fields::dates;
-use crate::representation::coding::Coding;
 use crate::representation::precondition;
 use crate::site::{Rule, Site};
 use crate::telemetry::metrics::Label as _;
@@ -50,22 +50,6 @@ pub(super) enum Begun {
     Waits(Waiting),
 }
 
-/// A request that waits before it is answered.
-pub(super) struct Waiting {
-    pub(super) request: Request,
-    subject: Subject,
-    said: Said,
-    wait: Wait,
-}
-
-/// What is waited for.
-enum Wait {
-    /// A form, which has to be made.
-    Form(Coding, &'static str),
-    /// Room to read a body of this length from the disk.
-    Room(Option<u64>),
-}
-
 impl Exchange {
     /// Answers `request` with `subject`.
     pub(super) async fn respond(
@@ -95,7 +79,7 @@ impl Exchange {
     }
 
     /// As [`Exchange::begin_answer`], with what has been set aside for a body that is read from the disk.
-    fn answer_within(
+    pub(super) fn answer_within(
         self: &Arc<Self>,
         request: Request,
         place: Place<'_>,
@@ -165,7 +149,7 @@ impl Exchange {
     }
 
     /// An answer in its last shape: with the fields that each gets anew, and with its record.
-    fn complete(
+    pub(super) fn complete(
         &self,
         mut answer: Answer,
         request: Request,
@@ -193,7 +177,7 @@ impl Exchange {
     }
 
     /// The answer with a form that is all there, in memory or on disk: there is `room` to read it from there.
-    fn answer_with(
+    pub(super) fn answer_with(
         self: &Arc<Self>,
         request: &Request,
         place: Place<'_>,
@@ -231,72 +215,6 @@ impl Exchange {
             coding: form.coding,
             ..answer
         })
-    }
-
-    /// Waits, and answers.
-    pub(super) async fn go_on(self: &Arc<Self>, routed: &Routed, waiting: Waiting) -> Response {
-        let Waiting {
-            request,
-            subject,
-            said,
-            wait,
-        } = waiting;
-        match wait {
-            Wait::Form(coding, suffix) => self.coded(routed, (request, subject, said), coding, suffix).await,
-            Wait::Room(length) => {
-                let room = self.room_to_read_soon(length).await;
-                let place = routed.place(&request, self.clock.now());
-                if room.is_none() {
-                    return self.fail(request, Some(place.site), error::Failure::OverBudget);
-                }
-                match self.answer_within(request, place, subject, said, room) {
-                    Begun::Done(response) => response,
-                    // What it is answered with is what it was to be answered with before.
-                    Begun::Waits(waiting) => {
-                        self.fail(waiting.request, Some(&routed.site), error::Failure::OverBudget)
-                    }
-                }
-            }
-        }
-    }
-
-    /// The answer with a form that is being made: small ones are waited for, large ones are followed.
-    async fn coded(
-        self: &Arc<Self>,
-        routed: &Routed,
-        (request, subject, said): (Request, Subject, Said),
-        coding: Coding,
-        suffix: &'static str,
-    ) -> Response {
-        let following = self.follow_form(&routed.key, &subject, coding).await;
-        // Too many forms are being made, or the coder failed: the origin's own will do.
-        let takes_own = following.is_none() && takes_own(&request.headers, subject.head());
-        let room = match own_on_disk(&subject).filter(|_| takes_own) {
-            Some(length) => self.room_to_read_soon(length).await,
-            None => None,
-        };
-        let place = routed.place(&request, self.clock.now());
-        let head = subject.head();
-        let answer = match following {
-            Some(recode::Following::Made(form)) => self.answer_with(&request, place, head, &form, None),
-            Some(recode::Following::Reader(reader)) => Ok(Answer {
-                body: Body::Inflight(reader),
-                coding,
-                ..Answer::bare(head.status, intake::form_fields(head, coding, suffix))
-            }),
-            None if !takes_own => Err(error::Failure::NotCoded),
-            None => match &subject {
-                Subject::Stored(stored) => match stored.own_form() {
-                    Some(own) => self.answer_with(&request, place, head, own, room),
-                    None => Err(error::no_origin()),
-                },
-                Subject::Arriving(_) => as_it_comes(&request, place, &subject, room),
-            },
-        };
-        match answer {
-            Ok(answer) => self.complete(answer, request, place, head, said),
-            Err(failure) => self.fail(request, Some(place.site), failure),
-        }
     }
 
     /// The fields that each answer gets anew, and those of the site where it has them not yet.
@@ -408,7 +326,7 @@ fn read_from_disk(plan: &Plan<'_>, subject: &Subject) -> Option<Option<u64>> {
     }
 }
 
-fn own_on_disk(subject: &Subject) -> Option<Option<u64>> {
+pub(super) fn own_on_disk(subject: &Subject) -> Option<Option<u64>> {
     match subject {
         Subject::Stored(stored) => stored.own_form().and_then(|own| on_disk(own)),
         Subject::Arriving(arriving) => arriving.goes_to_disk().then_some(arriving.length),
@@ -423,7 +341,7 @@ fn on_disk(form: &Form) -> Option<Option<u64>> {
 }
 
 /// The origin's own form, as it arrives: there is `room` to read it where it goes to the disk.
-fn as_it_comes(
+pub(super) fn as_it_comes(
     request: &Request,
     place: Place<'_>,
     subject: &Subject,
