@@ -104,10 +104,11 @@ pub struct Cache {
 impl Cache {
     /// Drops everything under `key`, in memory and on disk.
     pub fn remove(&self, key: &Key) {
-        self.memory.remove(key);
+        // First where it could come back from: what is read from there looks once more after it stands in memory.
         if let Some(disk) = &self.disk {
             disk.remove(key);
         }
+        self.memory.remove(key);
     }
 }
 

@@ -5,7 +5,7 @@
 //! holds it. The memory tier takes at most its share of the cap; what is left for the rest is a quarter of it, but of a
 //! small cap up to a half; and half of that is kept free of bodies that are to be stored, so that others can still stream past.
 //! Whoever gets nothing does without, by a rule of its own: a body streams past and is not stored, and a form is not made. Where
-//! there is no room even for a stream, it waits for its turn; the answer is 503 when none comes. Bodies of at most 64 KiB have
+//! there is no room even for a stream, it waits for its turn, as what is read from the disk does; the answer is 503 when none comes. Bodies of at most 64 KiB have
 //! a sixteenth of the cap that the others leave to them.
 
 use std::sync::Arc;
@@ -398,14 +398,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_to_be_stored_waits_too_unless_the_store_holds_what_it_would_need() {
         const LONG: Duration = Duration::from_secs(3600);
-        let budget = Budget::new(1000);
-        let store = budget.count(500);
-        let first = budget.keep_soon(250, LONG).await.unwrap();
+        const KIB: u64 = 1024;
+        let budget = Budget::new(1024 * KIB);
+        let store = budget.count(512 * KIB);
+        let first = budget.keep_soon(256 * KIB, LONG).await.unwrap();
         assert!(
-            budget.keep_soon(251, LONG).await.is_none(),
+            budget.keep_soon(256 * KIB + 1, LONG).await.is_none(),
             "nobody waits for what cannot come"
         );
-        let waits = budget.keep_soon(250, LONG);
+        let waits = budget.keep_soon(256 * KIB, LONG);
         let releases = async {
             while budget.waiting() == 0 {
                 tokio::task::yield_now().await;
@@ -413,7 +414,7 @@ mod tests {
             drop(first);
         };
         let (second, ()) = tokio::join!(waits, releases);
-        assert_eq!(budget.used(), 750);
+        assert_eq!(budget.used(), 768 * KIB);
         drop((store, second));
     }
 

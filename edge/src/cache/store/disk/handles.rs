@@ -13,7 +13,7 @@ use super::shared::{body_name, log_name};
 /// Bodies that are held open at most.
 const OPEN_MAX: usize = 224;
 
-/// Logs that are held open at most: the last that were read.
+/// Logs that are held open at most: the last that were opened.
 const LOGS_MAX: usize = 32;
 
 /// Too many open files, in this process or on this machine, or no memory for one more.
@@ -55,12 +55,20 @@ impl Handles {
         }
         let handle = Arc::new(io.open(&log_name(log), false)?);
         let mut logs = self.logs();
-        if logs.len() >= LOGS_MAX {
-            logs.pop_front();
+        if let Some((_, held)) = logs.iter().find(|(held, _)| *held == log) {
+            return Ok(Arc::clone(held));
         }
+        let closed = if logs.len() >= LOGS_MAX {
+            logs.pop_front()
+        } else {
+            None
+        };
         logs.push_back((log, Arc::clone(&handle)));
         drop(logs);
-        // A log that is removed is forgotten first: what is held of it until then is let go of by one of the two.
+        // Closing is not for who holds the lock.
+        drop(closed);
+        // A log that is removed leaves the index, is forgotten, and then unlinked: either it is forgotten after this, or seen
+        // to be gone here.
         if !is_there() {
             self.forget_log(log);
         }

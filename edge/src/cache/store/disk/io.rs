@@ -237,7 +237,8 @@ impl Handle {
         Ok(bytes)
     }
 
-    /// Exactly `length` bytes from `offset`, if the page cache has them all: waits for no disk (preadv2(2), RWF_NOWAIT).
+    /// Exactly `length` bytes from `offset`, if the page cache has them all: waits for nothing to be read (preadv2(2),
+    /// RWF_NOWAIT).
     pub(super) fn read_at_once(&self, offset: u64, length: usize) -> Option<Vec<u8>> {
         // A fault may be one that waits.
         if self.faults.armed.load(Ordering::Relaxed) {

@@ -1,7 +1,8 @@
 //! From the disk to memory: every response of a key, proved.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -9,7 +10,7 @@ use super::bodies::{self, OnDisk, READ_PATIENCE};
 use super::frame::{Kind, Record, read_chunks};
 use super::handles::is_shortage;
 use super::index::Slot;
-use super::log::{Read, proved, read, read_at_once};
+use super::log::{Read, proved, read_from};
 use super::meta::{self, FormAt, Meta};
 use super::metrics::{Damage, Found, Operation};
 use super::shared::{Shared, believable, fingerprint};
@@ -38,62 +39,84 @@ impl Disk {
         if slot.body_file != 0 || slot.length > AT_HAND_BYTES {
             return None;
         }
-        let bytes = 2 * u64::from(slot.length);
+        let log = shared.handles.held_log(slot.log)?;
+        let bytes = self.room_for(&slot);
         let held = shared.memory.budget().keep(bytes, bytes)?;
-        let found = proved(shared, &slot, read_at_once(shared, &slot)?);
+        let read = log.read_at_once(u64::from(slot.offset), slot.length as usize)?;
+        let found = proved(shared, &slot, read);
         let (record, meta, body) = understood(shared, key, fingerprint, &slot, found)?;
         if record.kind != Kind::Inline {
             return None;
         }
         let body = read_chunks(body, shared.place(slot.log, slot.offset), 0);
         let loaded = kept(shared, fingerprint, &slot, meta, body, held);
-        if loaded.is_some() {
-            shared.metrics.lookups.inc(Found::Hit);
-        }
+        shared.metrics.lookups.inc(match loaded {
+            Some(_) => Found::Hit,
+            None => Found::Miss,
+        });
         loaded
     }
 
     /// Every response stored under `key`, the oldest first; none when the disk is too slow to say. One that there is no room
     /// for is left out, once its turn has not come.
     pub async fn load(&self, key: &Key) -> Vec<Loaded> {
-        let fingerprint = fingerprint(key);
-        let mut slots = self.0.shared.index().find(fingerprint);
-        if slots.is_empty() {
-            self.0.shared.metrics.lookups.inc(Found::Miss);
-            return Vec::new();
-        }
+        let (shared, fingerprint) = (&self.0.shared, fingerprint(key));
+        let mut slots = shared.index().find(fingerprint);
         slots.sort_unstable_by_key(|slot| (slot.log, slot.offset));
-        let mut wanted = Vec::with_capacity(slots.len());
+        let mut loaded = Vec::new();
+        let mut patience = ROOM_PATIENCE;
+        // One after the other: who holds room for the first, and waits for the second, could wait for itself.
         for slot in slots {
-            // What is read, and what is proved of it.
-            let bytes = 2 * u64::from(slot.length);
-            let room = self.0.shared.memory.budget().keep_soon(bytes, ROOM_PATIENCE);
-            match room.await {
-                Some(room) => wanted.push((slot, room)),
-                None => self.0.shared.metrics.lookups.inc(Found::Overloaded),
+            let bytes = self.room_for(&slot);
+            let Some(room) = shared.memory.budget().keep_soon(bytes, patience).await else {
+                patience = Duration::ZERO;
+                shared.metrics.lookups.inc(Found::Overloaded);
+                continue;
+            };
+            match self.load_one(key, fingerprint, slot, room).await {
+                Some(found) => loaded.extend(found),
+                None => {
+                    shared.metrics.lookups.inc(Found::Overloaded);
+                    return loaded;
+                }
             }
         }
-        let (inner, key) = (Arc::clone(&self.0), key.clone());
-        let job = move || -> Vec<Loaded> {
-            let load = |(slot, room)| load(&inner, &key, fingerprint, &slot, room);
-            wanted.into_iter().filter_map(load).collect()
+        shared.metrics.lookups.inc(match loaded.is_empty() {
+            true => Found::Miss,
+            false => Found::Hit,
+        });
+        loaded
+    }
+
+    /// What is read of a response, and what is proved of it.
+    fn room_for(&self, slot: &Slot) -> u64 {
+        let shared = &self.0.shared;
+        let body = match slot.body_file {
+            0 => 0,
+            file => shared.index().bodies.get(&file).map_or(0, |body| body.bytes),
         };
-        let loaded = tokio::time::timeout(READ_PATIENCE, self.0.reads.run(job)).await;
-        match loaded {
-            Ok(Some(loaded)) => {
-                let found = if loaded.is_empty() {
-                    Found::Miss
-                } else {
-                    Found::Hit
-                };
-                self.0.shared.metrics.lookups.inc(found);
-                loaded
-            }
-            Ok(None) | Err(_) => {
-                self.0.shared.metrics.lookups.inc(Found::Overloaded);
-                Vec::new()
-            }
-        }
+        // A longer one streams.
+        let promoted = Some(body).filter(|body| *body <= shared.limits.promoted_max);
+        2 * (u64::from(slot.length) + promoted.unwrap_or(0))
+    }
+
+    /// What a reading thread finds; `None` when it takes too long.
+    async fn load_one(
+        &self,
+        key: &Key,
+        fingerprint: u64,
+        slot: Slot,
+        room: Reservation,
+    ) -> Option<Option<Loaded>> {
+        // The read takes the room when it begins. One that waits behind a disk that hangs does not keep it.
+        let room = Arc::new(Mutex::new(Some(room)));
+        let take =
+            |room: &Mutex<Option<Reservation>>| room.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (inner, key, given) = (Arc::clone(&self.0), key.clone(), Arc::clone(&room));
+        let job = move || load(&inner, &key, fingerprint, &slot, take(&given)?);
+        let read = tokio::time::timeout(READ_PATIENCE, self.0.reads.run(job)).await;
+        drop(take(&room));
+        read.ok().flatten()
     }
 }
 
@@ -117,20 +140,20 @@ fn load(
             shared.damaged(fingerprint, slot, Damage::File);
         }
     };
-    let found = read(shared, slot).inspect_err(gone).ok()?;
+    let is_there = || shared.index().logs.contains_key(&slot.log);
+    let log = shared.handles.open_log(&shared.io, slot.log, is_there);
+    let found = log
+        .and_then(|log| read_from(shared, &log, slot))
+        .inspect_err(gone)
+        .ok()?;
     let (record, meta, body) = understood(shared, key, fingerprint, slot, found)?;
     let body = match record.kind {
         Kind::Inline => read_chunks(body, shared.place(slot.log, slot.offset), 0),
         Kind::External => {
-            let bytes = 2 * record.body_length;
             let is_small = record.body_length <= shared.limits.promoted_max;
-            let room = is_small.then(|| shared.memory.budget().keep(bytes, bytes));
-            match room.flatten() {
-                Some(room) => held = room,
-                None => {
-                    shared.index().count_read(fingerprint, slot.variant);
-                    return Some(streaming(inner, meta, record.body_length, fingerprint, slot));
-                }
+            if !is_small || !held.grow_to(2 * record.body_length) {
+                shared.index().count_read(fingerprint, slot.variant);
+                return Some(streaming(inner, meta, record.body_length, fingerprint, slot));
             }
             bodies::read_whole(shared, slot.body_file, record.body_length)
                 .inspect_err(gone)

@@ -277,18 +277,18 @@ pub(super) struct Read {
     pub(super) body: Vec<u8>,
 }
 
-/// A record as it was written; `None` when it is not.
+/// A record as it was written; `None` when it is not. A log that is not open is opened for this alone.
 pub(super) fn read(shared: &Shared, slot: &Slot) -> io::Result<Option<Read>> {
-    let is_there = || shared.index().logs.contains_key(&slot.log);
-    let file = shared.handles.open_log(&shared.io, slot.log, is_there)?;
-    let bytes = file.read_at(u64::from(slot.offset), slot.length as usize)?;
-    Ok(proved(shared, slot, bytes))
+    match shared.handles.held_log(slot.log) {
+        Some(log) => read_from(shared, &log, slot),
+        None => read_from(shared, &shared.io.open(&log_name(slot.log), false)?, slot),
+    }
 }
 
-/// As [`read`], without waiting for anything; `None` when that cannot be.
-pub(super) fn read_at_once(shared: &Shared, slot: &Slot) -> Option<Vec<u8>> {
-    let file = shared.handles.held_log(slot.log)?;
-    file.read_at_once(u64::from(slot.offset), slot.length as usize)
+/// As [`read`], from an open log.
+pub(super) fn read_from(shared: &Shared, log: &Handle, slot: &Slot) -> io::Result<Option<Read>> {
+    let bytes = log.read_at(u64::from(slot.offset), slot.length as usize)?;
+    Ok(proved(shared, slot, bytes))
 }
 
 /// What these bytes are, which were read where `slot` says; `None` when they are not what was written there.

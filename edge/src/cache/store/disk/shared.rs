@@ -59,7 +59,7 @@ pub(super) struct Shared {
     /// What is in the memory tier as well is worth sparing.
     pub(super) memory: Memory,
     pub(super) index: Mutex<Index>,
-    /// The bodies that are open to be read.
+    /// The files that are open to be read.
     pub(super) handles: Handles,
     pub(super) ids: AtomicU32,
     /// Whether something had to be evicted already: from then on, what is asked for once only is not written.

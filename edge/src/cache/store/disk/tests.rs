@@ -344,6 +344,7 @@ async fn the_files_stay_within_their_size_and_what_is_read_stays() {
             assert!(bytes <= 16 * MIB, "{bytes} after {n}");
         }
     }
+    disk.flush().await;
     assert!(loaded(&disk, &hot).await.unwrap() == body(0, 50_000));
     assert!(
         loaded(&disk, &key(0)).await.is_none(),
