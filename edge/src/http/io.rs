@@ -27,6 +27,10 @@ const TLS_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes written that pay for one byte of unproductive input: window updates are the price of a download.
 const WRITTEN_PER_READ: u64 = 8;
 
+/// Content that hyper has given back to the windows of HTTP/2, and that is counted a moment later on whatever thread took it:
+/// a piece of 16 KiB for each of four. Until then it looks as if nobody had taken it.
+const IN_TRANSIT_BYTES: u64 = 4 * 16 * 1024;
+
 /// How much unread input is thrown away at the end, so that it does not turn our close into a reset.
 const DISCARD_BYTES: usize = 256 * 1024;
 
@@ -136,6 +140,10 @@ impl Link {
         if let Some(session) = transport.session() {
             session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         }
+        let in_transit = match pulse.protocol {
+            Protocol::H1 => 0,
+            Protocol::H2 => IN_TRANSIT_BYTES,
+        };
         Self {
             defers: pulse.protocol == Protocol::H2,
             lines: (pulse.protocol == Protocol::H1).then(Lines::default),
@@ -144,7 +152,7 @@ impl Link {
             pulse,
             budget: Budget {
                 spent: 0,
-                max: unproductive_bytes,
+                max: unproductive_bytes + in_transit,
                 per_request: request_bytes,
                 requests: 0,
                 excused: 0,

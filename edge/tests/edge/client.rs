@@ -230,11 +230,15 @@ impl TestClient {
     /// Frames up to the first that `wanted` picks; acknowledges settings on the way.
     pub(crate) async fn frame_until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
         soon(what, async {
+            let mut farewell = None;
             loop {
                 let frame = self
                     .frame()
                     .await
-                    .unwrap_or_else(|| panic!("the connection ended before {what}"));
+                    .unwrap_or_else(|| panic!("the connection ended before {what}: {farewell:?}"));
+                if frame.kind == GOAWAY {
+                    farewell = Some(frame.payload.clone());
+                }
                 if frame.kind == SETTINGS && frame.flags & 1 == 0 {
                     let _ = self.try_send(self::frame(SETTINGS, 1, 0, &[])).await;
                 }

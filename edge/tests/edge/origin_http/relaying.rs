@@ -226,7 +226,7 @@ async fn content_over_the_limit_is_a_413_however_it_is_framed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_upload_is_no_flood_and_a_slow_client_of_it_is_given_up() {
     let app = Application::start(|seen| vec![Act::Send(ok("", &seen.body.len().to_string()))]).await;
-    let limits = "[limits]\nunproductive_bytes = \"64KiB\"\nwrite_stall = \"200ms\"\n";
+    let limits = "[limits]\nunproductive_bytes = \"64KiB\"\nwrite_stall = \"2s\"\n";
     let edge = TestEdge::start_http(&app.url(), "", limits).await;
     let size = 4 << 20;
     let mut client = edge.client().await;

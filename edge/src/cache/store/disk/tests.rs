@@ -909,6 +909,38 @@ async fn what_the_page_cache_has_is_at_hand_and_proved_like_everything() {
 }
 
 #[tokio::test]
+async fn reads_that_wait_behind_a_disk_that_hangs_keep_no_room() {
+    let lab = Lab::new();
+    let disk = lab.open();
+    for n in 0..40 {
+        disk.offer(&key(n), &plain(body(n, 100_000)));
+    }
+    disk.flush().await;
+    let before = lab.memory.budget().used();
+    lab.faults.add(Fault {
+        op: Op::Read,
+        name: ".log",
+        failing: Failing::Hang,
+        after: 0,
+        times: u32::MAX,
+    });
+    let mut reads = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let disk = disk.clone();
+        reads.spawn(async move { disk.load(&key(n)).await.len() });
+    }
+    assert_eq!(reads.join_all().await, [0; 40], "they are misses");
+    let held = lab.memory.budget().used() - before;
+    assert!(
+        held <= READERS as u64 * 2 * 101_000,
+        "{held} bytes: more than the threads that hang hold"
+    );
+    lab.faults.clear();
+    assert!(loaded(&disk, &key(7)).await.unwrap() == body(7, 100_000));
+    disk.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
 async fn a_body_is_open_once_for_all_and_not_more_than_so_many_are() {
     let lab = Lab::of_size(4096 * MIB);
     let disk = lab.open();
