@@ -87,9 +87,21 @@ impl Memory {
         self.cache.get(key)
     }
 
-    /// Stores `response` under `key`, in place of those it `replaces` (the same bucket and the same Vary).
+    /// Whether there is room for `response` besides its bodies, which have theirs.
+    fn has_room(&self, key: &Key, response: &StoredResponse) -> bool {
+        response.count(&self.budget, place_bytes(key)) || {
+            // What was evicted may still wait to be freed.
+            self.cache.run_pending_tasks();
+            response.count(&self.budget, place_bytes(key))
+        }
+    }
+
+    /// Stores `response` under `key`, in place of those it `replaces` (the same bucket and the same Vary). Where there is no
+    /// room for it, nothing is stored there any more: what it would have replaced is older.
     pub fn insert(&self, key: &Key, response: Arc<StoredResponse>) {
-        response.count(&self.budget, place_bytes(key));
+        if !self.has_room(key, &response) {
+            return self.remove(key);
+        }
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let overtaken = |old: &Arc<StoredResponse>| {
@@ -112,9 +124,11 @@ impl Memory {
     }
 
     /// Puts a response that was found on disk beside what is stored under `key`, unless its like is there already: that is
-    /// as new, or newer.
+    /// as new, or newer. Without room for it, it stays on disk alone.
     pub fn restore(&self, key: &Key, response: Arc<StoredResponse>) {
-        response.count(&self.budget, place_bytes(key));
+        if !self.has_room(key, &response) {
+            return;
+        }
         self.cache.entry(key.clone()).and_compute_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let held = held.as_ref().map(Entry::variants).unwrap_or_default();
@@ -134,7 +148,8 @@ impl Memory {
         self.cache.contains_key(key)
     }
 
-    /// Puts `change(stored)` in the place of the stored response with the head `id`. Does nothing when it is gone.
+    /// Puts `change(stored)` in the place of the stored response with the head `id`. Does nothing when it is gone, or there
+    /// is no room.
     pub fn update<F>(&self, key: &Key, id: u64, change: F)
     where
         F: Fn(&StoredResponse) -> StoredResponse,
@@ -143,19 +158,15 @@ impl Memory {
             let Some(held) = held.map(moka::Entry::into_value) else {
                 return Op::Nop;
             };
-            if !held.variants().iter().any(|stored| stored.head.id == id) {
+            let mut variants = held.variants().to_vec();
+            let Some(stored) = variants.iter_mut().find(|stored| stored.head.id == id) else {
+                return Op::Nop;
+            };
+            *stored = Arc::new(change(stored));
+            if !stored.count(&self.budget, place_bytes(key)) {
                 return Op::Nop;
             }
-            let changed = |stored: &Arc<StoredResponse>| {
-                if stored.head.id == id {
-                    let changed = Arc::new(change(stored));
-                    changed.count(&self.budget, place_bytes(key));
-                    changed
-                } else {
-                    Arc::clone(stored)
-                }
-            };
-            Op::Put(Entry(held.variants().iter().map(changed).collect()))
+            Op::Put(Entry(variants.into()))
         });
         self.cache.run_pending_tasks();
     }

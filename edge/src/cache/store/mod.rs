@@ -199,13 +199,21 @@ impl StoredResponse {
         }
     }
 
-    /// Counts what it takes besides its bodies, which count by themselves, for as long as anybody holds it.
-    /// `beside` is what its place in the store takes.
-    pub(super) fn count(&self, budget: &Budget, beside: u64) {
+    /// Sets aside what it takes besides its bodies, which count by themselves, for as long as anybody holds it.
+    /// `beside` is what its place in the store takes. `false` when there is no room for it.
+    pub(super) fn count(&self, budget: &Budget, beside: u64) -> bool {
+        if self.counted.get().is_some() {
+            return true;
+        }
         let bodies = self.forms.iter().filter_map(|form| form.body.in_memory());
         let bodies: usize = bodies.map(Bytes::len).sum();
-        self.counted
-            .get_or_init(|| budget.count(self.bytes().saturating_sub(bodies as u64) + beside));
+        let bytes = self.bytes().saturating_sub(bodies as u64) + beside;
+        let Some(room) = budget.reserve(bytes, bytes) else {
+            return false;
+        };
+        // Whoever counted it meanwhile set aside as much.
+        let _ = self.counted.set(room);
+        true
     }
 
     /// Whether the disk tier has been given this response, or it came from there.
