@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::disk;
 use crate::instructions;
+use crate::raw;
 use crate::scenario;
 
 /// Measures the edge beside its peers.
@@ -52,6 +53,9 @@ pub(crate) enum Command {
         /// The folder
         folder: PathBuf,
     },
+    /// The floor that servers are measured against: serves a folder until it is ended
+    #[command(hide = true)]
+    Raw(raw::Arguments),
     /// Bare GETs by the SDK
     #[command(hide = true)]
     Sdk(scenario::SdkArguments),

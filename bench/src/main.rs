@@ -14,6 +14,7 @@ mod load;
 mod origin;
 mod peer;
 mod process;
+mod raw;
 mod report;
 mod run;
 mod scenario;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Instructions(asked) => instructions::run(&asked),
         Command::Micro(asked) => instructions::micro(&asked),
         Command::Origin { folder } => origin::serve(folder).map(|()| ExitCode::SUCCESS),
+        Command::Raw(asked) => raw::serve(&asked).map(|()| ExitCode::SUCCESS),
         Command::Sdk(asked) => scenario::serve_sdk(&asked).map(|()| ExitCode::SUCCESS),
         Command::Case(asked) => instructions::serve(&asked).map(|()| ExitCode::SUCCESS),
     };

@@ -114,6 +114,7 @@ fn open(folder: &Path) -> Result<(Disk, Clock), Error> {
         path: folder,
         size: SIZE_BYTES,
         promoted_max: 8 << 20,
+        patience: Duration::from_secs(60),
     };
     let memory = Memory::new(Budget::new(64 << 20), &registry);
     let disk = Disk::open(&options, &memory, clock.clone(), &registry, Arc::default())?;

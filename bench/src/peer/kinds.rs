@@ -118,6 +118,20 @@ pub(crate) static EDGE_DISK: Kind = Kind {
     mark: Mark::CacheStatus,
 };
 
+/// What no server can be faster than: this program's own answers, without a server.
+pub(crate) static RAW: Kind = Kind {
+    name: "raw",
+    programs: &[Program {
+        name: "bench",
+        version: &["--version"],
+        package: Package::Own,
+    }],
+    files: &[],
+    commands: &[(0, &["raw", "@port@", "@chain@", "@key@", "@content@"])],
+    way: Way::Files,
+    mark: Mark::Always,
+};
+
 const NGINX: Program = Program {
     name: "nginx",
     version: &["-v"],

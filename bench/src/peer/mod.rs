@@ -7,7 +7,7 @@ mod server;
 pub(crate) use find::{Programs, find_edge, on_path};
 pub(crate) use kinds::{EDGE_DISK, KINDS, Kind, Way};
 
-use kinds::EDGE;
+use kinds::{EDGE, RAW};
 pub(crate) use server::{Certificate, Ground, Server};
 
 use std::path::PathBuf;
@@ -51,6 +51,16 @@ impl Peer {
             }
         }
         Ok(peers)
+    }
+
+    /// What no server can be faster than, over HTTP/1.1.
+    pub(crate) fn raw() -> Result<Self> {
+        let own = std::env::current_exe().map_err(|error| Error::io("find this program", error))?;
+        Ok(Self {
+            kind: &RAW,
+            programs: vec![own],
+            version: "tokio and rustls".to_owned(),
+        })
     }
 
     /// Its name in figures.

@@ -242,6 +242,7 @@ fn values(
             }),
         ),
         ("@connections@", connections().to_string()),
+        ("@files@", (connections() / 2).to_string()),
         ("@hitch_user@", as_user("user = \"nobody\"\ngroup = \"nogroup\"")),
         (
             "@ats_user@",

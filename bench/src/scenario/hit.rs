@@ -7,7 +7,7 @@ use super::Scenario;
 use super::lab::{Case, Lab};
 use crate::error::Result;
 use crate::load::{Ask, H2load, Protocol, Wrk};
-use crate::peer::Server;
+use crate::peer::{Peer, Server};
 
 /// A way to ask for a file.
 struct Way {
@@ -66,8 +66,10 @@ pub(super) fn large(lab: &mut Lab, servers: &[Server]) -> Result<()> {
 }
 
 fn run(lab: &mut Lab, servers: &[Server], scenario: Scenario, ways: &[Way]) -> Result<()> {
-    let servers: Vec<&Server> = servers.iter().collect();
+    let raw = Server::start(&Peer::raw()?, &lab.ground)?;
     for way in ways {
+        let floor = (way.protocol == Protocol::H1).then_some(&raw);
+        let servers: Vec<&Server> = servers.iter().chain(floor).collect();
         let object = lab.ground.content.file(way.path)?;
         let length = lab.ground.content.bytes(object).len() as u64;
         let case = Case {
