@@ -143,6 +143,8 @@ pub struct Cache {
     pub recode_budget: f64,
     /// How long a request waits for the origin where something stale may be served instead.
     pub stale_after: Duration,
+    /// How long an answer waits for room in memory.
+    pub room_patience: Duration,
 }
 
 /// The disk tier.
@@ -152,6 +154,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// Bytes that its files may take.
     pub size_bytes: u64,
+    /// How long an answer waits for it.
+    pub patience: Duration,
 }
 
 /// One site: the names it answers to and how it behaves.

@@ -20,7 +20,7 @@ use crate::cache::collapse::{Follower, Landing, Leader};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::policy::freshness::Times;
 use crate::cache::policy::storability::NotStored;
-use crate::cache::store::{Head, ROOM_PATIENCE, Reservation, StoredResponse};
+use crate::cache::store::{Head, Reservation, StoredResponse};
 use crate::origin::{self, Answer};
 
 /// How long a failure is remembered, so that a broken origin is not asked once per request.
@@ -345,7 +345,7 @@ impl Exchange {
             return Some(inflight::open(length, allowance));
         }
         let budget = &self.cache.budget;
-        let room = budget.stream_soon(length, ahead, ROOM_PATIENCE).await;
+        let room = budget.stream_soon(length, ahead).await;
         if room.is_none() {
             self.metrics().no_room.inc();
         }

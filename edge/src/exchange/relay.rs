@@ -21,7 +21,6 @@ use super::{Exchange, respond};
 use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
 use crate::cache::status::{Forward, Handling, Outcome, Status};
-use crate::cache::store::ROOM_PATIENCE;
 use crate::fields::dates;
 use crate::origin::http::{Course, Upload, UploadFault};
 use crate::origin::{self, Origin, Relay};
@@ -120,7 +119,7 @@ impl Exchange {
             let is_empty = matches!(answer.body, origin::Body::Empty);
             let length = if is_empty { Some(0) } else { answer.length };
             let (budget, ahead) = (&exchange.cache.budget, answer.body.ahead_bytes());
-            let Some(room) = budget.stream_soon(length, ahead, ROOM_PATIENCE).await else {
+            let Some(room) = budget.stream_soon(length, ahead).await else {
                 exchange.metrics().no_room.inc();
                 return drop(tell.send(Err(fetch::over_budget())));
             };

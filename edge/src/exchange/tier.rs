@@ -19,9 +19,7 @@ use crate::cache::epoch::Standing;
 use crate::cache::inflight::{self, Broken, Reader, Writer};
 use crate::cache::key::Key;
 use crate::cache::store::disk::{Fill, Loaded, Rest, Taken, Unreadable};
-use crate::cache::store::{
-    Content, Disk, Entry, Form, Head, OnDisk, ROOM_PATIENCE, Reservation, StoredResponse,
-};
+use crate::cache::store::{Content, Disk, Entry, Form, Head, OnDisk, Reservation, StoredResponse};
 use crate::origin::s3::Proof;
 
 /// What is on its way from the disk to memory, by key: it is read once, however many ask.
@@ -134,11 +132,7 @@ impl Exchange {
 
     /// As [`Exchange::room_to_read`], and waits for its turn.
     pub(super) async fn room_to_read_soon(&self, length: Option<u64>) -> Option<Reservation> {
-        let room = self
-            .cache
-            .budget
-            .stream_soon(length, READ_AHEAD_BYTES, ROOM_PATIENCE)
-            .await;
+        let room = self.cache.budget.stream_soon(length, READ_AHEAD_BYTES).await;
         if room.is_none() {
             self.metrics().no_room.inc();
         }

@@ -369,6 +369,7 @@ pub(crate) struct Metrics {
     retries_refused: Counter,
     resumes: Counter,
     breakers_open: Gauge,
+    idle_connections: Gauge,
     first_byte: Histogram,
 }
 
@@ -401,6 +402,10 @@ impl Metrics {
             breakers_open: registry.gauge(
                 "edge_origin_breaker_open",
                 "Buckets and servers whose circuit breaker is open.",
+            ),
+            idle_connections: registry.gauge(
+                "edge_origin_idle_connections",
+                "Connections to the servers of applications that wait for a request.",
             ),
             first_byte: registry.histogram(
                 "edge_origin_first_byte_seconds",

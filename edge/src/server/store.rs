@@ -14,7 +14,7 @@ impl Ground {
     /// The memory cap, of which the memory tier takes its share and everything else on its way the rest. The disk tier below
     /// it, if it can be had; the node serves without it when not.
     pub(super) fn cache(&self, config: &config::Cache) -> exchange::Cache {
-        let budget = Budget::new(config.memory_bytes);
+        let budget = Budget::with_patience(config.memory_bytes, config.room_patience);
         let memory = Memory::new(budget.clone(), &self.registry);
         let (shown, stored) = (budget.clone(), memory.clone());
         self.registry.gauge_fn(
@@ -28,6 +28,7 @@ impl Ground {
                 path: &disk.path,
                 size: disk.size_bytes,
                 promoted_max: (config.memory_bytes / 32).min(PROMOTED_BYTES_MAX),
+                patience: disk.patience,
             };
             let opened = Disk::open(
                 &options,

@@ -41,6 +41,7 @@ impl Lab {
             config.cache.disk = Some(config::Disk {
                 path,
                 size_bytes: 64 * MIB,
+                patience: crate::support::PATIENT,
             });
         };
         let edge = TestEdge::start_with(&bucket, "", "", change).await;

@@ -59,6 +59,7 @@ impl TestClient {
     /// As [`TestClient::plain`], for a server that may reset at once.
     pub(crate) async fn try_plain(address: SocketAddr) -> std::io::Result<Self> {
         let tcp = soon("connect", TcpStream::connect(address)).await?;
+        tcp.set_nodelay(true)?;
         Ok(Self {
             stream: Box::new(tcp),
             received: Vec::new(),
@@ -72,6 +73,8 @@ impl TestClient {
 
     /// As [`TestClient::tls`], over a connection that has had no handshake yet.
     pub(crate) async fn tls_over(tcp: TcpStream, ca: &Path, alpn: &[&str]) -> Self {
+        // As every client of HTTP does: a small write waits for no acknowledgement.
+        tcp.set_nodelay(true).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

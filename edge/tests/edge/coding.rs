@@ -597,7 +597,7 @@ async fn forms_in_the_making_are_bounded_and_the_others_get_what_there_is() {
     let edge = TestEdge::start_with(
         &bucket,
         "",
-        "[cache]\nrecode_budget = 0\n[origin.assets.timeouts]\nconnect = \"10s\"\nattempt = \"20s\"\noperation = \"30s\"\nread = \"30s\"",
+        "[cache]\nrecode_budget = 0\n[origin.assets.timeouts]\nconnect = \"100s\"\nattempt = \"100s\"\noperation = \"100s\"\nread = \"100s\"",
         |_| {},
     )
     .await;

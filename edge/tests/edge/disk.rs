@@ -10,7 +10,7 @@ use origin_sync::bucket::{Barrier, Fault, Rule};
 use tempfile::TempDir;
 
 use crate::client::Answer;
-use crate::support::{HOST, TestBucket, TestEdge, all};
+use crate::support::{HOST, PATIENT, TestBucket, TestEdge, all};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -27,6 +27,7 @@ fn on_disk(folder: &Path) -> impl FnOnce(&mut Config) + use<> {
         config.cache.disk = Some(config::Disk {
             path,
             size_bytes: 64 * MIB,
+            patience: PATIENT,
         });
     }
 }
@@ -262,7 +263,14 @@ async fn what_there_is_no_room_to_read_from_the_disk_waits_for_its_turn() {
     settle(&edge).await;
     edge.stop().await;
     let asked = bucket.log().len();
-    let edge = start(&bucket, folder.path()).await;
+    let with_patience = |room_patience| {
+        let on_disk = on_disk(folder.path());
+        TestEdge::start_with(&bucket, "", "", move |config| {
+            on_disk(config);
+            config.cache.room_patience = room_patience;
+        })
+    };
+    let edge = with_patience(PATIENT).await;
     let budget = edge.exchange().cache().budget.clone();
     let full = budget.count(budget.capacity());
     let answers = all(bodies.iter().map(|(path, _)| edge.get(path, &[])).collect());
@@ -280,14 +288,25 @@ async fn what_there_is_no_room_to_read_from_the_disk_waits_for_its_turn() {
         );
     }
     assert_eq!(edge.metric("edge_no_room_total"), 0);
+    edge.stop().await;
     // A turn that does not come is told of; what memory has needs no room.
+    let edge = with_patience(Duration::from_secs(1)).await;
+    for path in ["/1.bin", "/7.bin"] {
+        assert!(
+            status(&edge.get(path, &[]).await).ends_with("; detail=disk"),
+            "{path}"
+        );
+    }
+    let budget = edge.exchange().cache().budget.clone();
     let full = budget.count(budget.capacity());
     let (late, small) = tokio::join!(edge.get("/7.bin", &[]), edge.get("/1.bin", &[]));
     assert_eq!((late.status, late.field("retry-after")), (503, Some("1")));
     assert!(small.body == bodies[1].1);
     assert_eq!(edge.metric("edge_no_room_total"), 1);
     drop(full);
-    assert!(edge.get("/7.bin", &[]).await.body == bodies[7].1);
+    let again = edge.get("/7.bin", &[]).await;
+    assert!(again.body == bodies[7].1);
+    assert!(status(&again).ends_with("; detail=disk"), "{}", status(&again));
     assert_eq!(bucket.log().len(), asked, "the bucket is not asked again");
     edge.stop().await;
 }
@@ -446,7 +465,12 @@ async fn a_disk_that_hangs_holds_up_no_answer_from_memory_and_fails_none() {
     let (bucket, folder) = (TestBucket::start().await, TempDir::new().unwrap());
     bucket.put("hot.js", "script", "max-age=600").await;
     bucket.put("cold.bin", body(4, LARGE), "max-age=600").await;
-    let edge = start(&bucket, folder.path()).await;
+    let on_disk = on_disk(folder.path());
+    let edge = TestEdge::start_with(&bucket, "", "", move |config| {
+        on_disk(config);
+        config.cache.disk.as_mut().unwrap().patience = Duration::from_secs(2);
+    })
+    .await;
     assert_eq!(edge.get("/hot.js", &[]).await.text(), "script");
     assert!(edge.get("/cold.bin", &[]).await.body == body(4, LARGE));
     settle(&edge).await;

@@ -134,9 +134,9 @@ pub(crate) struct TestDoor {
 pub(crate) fn quick() -> Limits {
     Limits {
         header: Duration::from_secs(1),
-        idle: Duration::from_secs(3),
+        idle: Duration::from_secs(12),
         write_stall: Duration::from_millis(1500),
-        handshake: Duration::from_secs(2),
+        handshake: Duration::from_secs(10),
         ..Limits::default()
     }
 }

@@ -7,7 +7,7 @@ use edge::config;
 use origin_sync::bucket::{Barrier, Fault, Rule};
 use tempfile::TempDir;
 
-use crate::support::{TestBucket, TestEdge, request};
+use crate::support::{PATIENT, TestBucket, TestEdge, request};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -27,6 +27,7 @@ async fn start(bucket: &TestBucket, folder: Option<&Path>) -> TestEdge {
     let disk = folder.map(|path| config::Disk {
         path: path.into(),
         size_bytes: 256 * MIB,
+        patience: PATIENT,
     });
     TestEdge::start_with(bucket, "", "", |config| {
         config.cache.memory_bytes = 8 * MIB;

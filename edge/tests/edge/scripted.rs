@@ -25,6 +25,7 @@ impl Scripted {
         let each = drain.clone();
         drain.spawn("scripted", async move {
             while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
                 let (seen, answer) = (Arc::clone(&seen), answer.clone());
                 each.spawn("scripted-connection", async move {
                     let _ = converse(stream, &seen, &answer).await;

@@ -8,17 +8,19 @@ use crate::client::Answer;
 use crate::support::{TestBucket, TestEdge, all};
 
 /// No second chances, so that a failure costs no pause.
-const ONE_ATTEMPT: &str =
-    "[origin.assets.timeouts]\nattempts = 1\nattempt = \"10s\"\nread = \"10s\"\noperation = \"20s\"\n";
+const ONE_ATTEMPT: &str = "[origin.assets.timeouts]\nattempts = 1\nconnect = \"60s\"\nattempt = \"60s\"\nread = \"60s\"\noperation = \"120s\"\n";
 
-/// The same for an origin that hangs.
-const HASTY: &str =
-    "[origin.assets.timeouts]\nattempts = 1\nattempt = \"1s\"\nread = \"1s\"\noperation = \"5s\"\n";
+/// The same for an origin that hangs before it answers.
+const HASTY: &str = "[origin.assets.timeouts]\nattempts = 1\nconnect = \"20s\"\nattempt = \"5s\"\nread = \"5s\"\noperation = \"20s\"\n";
+
+/// The same for one that stops within a body.
+const HASTY_WITHIN: &str = "[origin.assets.timeouts]\nattempts = 1\nconnect = \"20s\"\nattempt = \"20s\"\nread = \"3s\"\noperation = \"60s\"\n";
 
 /// The deadlines that show what `fault` does.
 fn suited(fault: &Fault) -> &'static str {
     match fault {
-        Fault::HangBeforeHeaders | Fault::StallAfter(_) => HASTY,
+        Fault::HangBeforeHeaders => HASTY,
+        Fault::StallAfter(_) => HASTY_WITHIN,
         _ => ONE_ATTEMPT,
     }
 }

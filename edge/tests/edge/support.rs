@@ -173,8 +173,11 @@ impl TestEdge {
             "{HEAD}[origin.app]\nkind = \"http\"\n{origin}\n\
              [[site]]\nhosts = [\"{HOST}\"]\norigin = \"app\"\n{site}\n{tables}\n"
         );
-        let config =
+        let mut config =
             config::parse(&text, "test.toml", dir.path()).unwrap_or_else(|errors| panic!("{errors}"));
+        if let Some(disk) = &mut config.cache.disk {
+            disk.patience = PATIENT;
+        }
         Self::of(config, None, dir)
     }
 
@@ -264,13 +267,16 @@ impl TestEdge {
     }
 }
 
-/// Deadlines that no good origin misses, however slow the machine.
+/// Longer than anything takes that does not hang, however slow the machine.
+pub(crate) const PATIENT: Duration = Duration::from_secs(60);
+
+/// Deadlines that no good origin misses.
 fn patient() -> OriginTimeouts {
     OriginTimeouts {
-        connect: Duration::from_secs(10),
-        read: Duration::from_secs(10),
-        attempt: Duration::from_secs(10),
-        operation: Duration::from_secs(30),
+        connect: PATIENT,
+        read: PATIENT,
+        attempt: PATIENT,
+        operation: 2 * PATIENT,
         ..OriginTimeouts::default()
     }
 }

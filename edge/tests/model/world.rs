@@ -341,7 +341,7 @@ impl World {
     }
 
     async fn until(&self, is_done: impl Fn(&Cache) -> bool) -> Result<(), String> {
-        for round in 0..20_000 {
+        for round in 0..60_000 {
             if is_done(self.exchange().cache()) {
                 return Ok(());
             }
@@ -366,7 +366,7 @@ impl World {
         }
         drop(routes);
         let (memory, budget) = (&self.exchange().cache().memory, &self.exchange().cache().budget);
-        for _ in 0..1000 {
+        for _ in 0..12_000 {
             // What was removed is freed by whoever uses the store next, and later.
             memory.entries();
             if budget.used() == 0 {

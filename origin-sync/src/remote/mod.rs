@@ -47,10 +47,11 @@ pub struct Remote {
     prefix: Arc<str>,
 }
 
-const CONNECT: Duration = Duration::from_secs(1);
-const READ: Duration = Duration::from_secs(2);
-const ATTEMPT: Duration = Duration::from_secs(4);
-const OPERATION: Duration = Duration::from_secs(8);
+// Nobody waits at a browser for a release: it may take its time.
+const CONNECT: Duration = Duration::from_secs(10);
+const READ: Duration = Duration::from_secs(20);
+const ATTEMPT: Duration = Duration::from_secs(30);
+const OPERATION: Duration = Duration::from_secs(120);
 const ATTEMPTS: u32 = 3;
 const POOL_IDLE: Duration = Duration::from_secs(20);
 /// The slowest line that is waited for, in bytes per second.
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn deadlines_grow_with_what_is_sent() {
-        assert_eq!(timeouts(0).operation_timeout(), Some(Duration::from_secs(8)));
-        assert_eq!(timeouts(16 << 20).read_timeout(), Some(Duration::from_secs(66)));
+        assert_eq!(timeouts(0).operation_timeout(), Some(Duration::from_secs(120)));
+        assert_eq!(timeouts(16 << 20).read_timeout(), Some(Duration::from_secs(84)));
     }
 }

@@ -25,9 +25,6 @@ pub const WINDOW_BYTES: u64 = 256 * 1024;
 /// A body of so few bytes has room where a longer one has not.
 const SMALL_BYTES: u64 = 64 * 1024;
 
-/// How long a body waits for room to stream past.
-pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Of the bytes of a cap, so many for each that waits: what its connection holds meanwhile is little, but not nothing.
 const WAITING_BYTES: u64 = 64 * 1024;
 
@@ -44,6 +41,7 @@ pub struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     capacity: u64,
+    patience: Duration,
     used: AtomicU64,
     /// How many wait for room, and where.
     waiting: AtomicUsize,
@@ -66,10 +64,16 @@ impl Inner {
 }
 
 impl Budget {
-    /// A budget of `capacity` bytes.
+    /// A budget of `capacity` bytes, for room in which nobody waits.
     pub fn new(capacity: u64) -> Self {
+        Self::with_patience(capacity, Duration::ZERO)
+    }
+
+    /// As [`Budget::new`]; whoever waits for room waits for at most `patience`.
+    pub fn with_patience(capacity: u64, patience: Duration) -> Self {
         Self(Arc::new(Inner {
             capacity,
+            patience,
             used: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             turn: Notify::new(),
@@ -127,31 +131,23 @@ impl Budget {
         (bytes, self.capacity() - for_small)
     }
 
-    /// As [`Budget::stream`], and waits for its turn when there is no room: for at most `patience`, and not when too many
-    /// wait already, or when there never will be room.
-    pub async fn stream_soon(
-        &self,
-        length: Option<u64>,
-        ahead: u64,
-        patience: Duration,
-    ) -> Option<Reservation> {
+    /// As [`Budget::stream`], and waits for its turn when there is no room: not when too many wait already, or when there
+    /// never will be room.
+    pub async fn stream_soon(&self, length: Option<u64>, ahead: u64) -> Option<Reservation> {
         let (bytes, limit) = self.of_stream(length, ahead);
-        self.soon(bytes <= limit, patience, || self.stream(length, ahead))
-            .await
+        self.soon(bytes <= limit, || self.stream(length, ahead)).await
     }
 
     /// As [`Budget::keep`], and waits for its turn as [`Budget::stream_soon`] does.
-    pub async fn keep_soon(&self, bytes: u64, patience: Duration) -> Option<Reservation> {
+    pub async fn keep_soon(&self, bytes: u64) -> Option<Reservation> {
         // The store fills its share, and gives nothing of it back.
         let free = self.capacity() - Self::stored_share(self.capacity());
-        self.soon(bytes <= free / 2, patience, || self.keep(bytes, bytes))
-            .await
+        self.soon(bytes <= free / 2, || self.keep(bytes, bytes)).await
     }
 
     async fn soon(
         &self,
         is_possible: bool,
-        patience: Duration,
         attempt: impl Fn() -> Option<Reservation>,
     ) -> Option<Reservation> {
         let room = attempt();
@@ -161,7 +157,9 @@ impl Budget {
         let places =
             usize::try_from(self.capacity() / WAITING_BYTES).map_or(WAITING_MAX, |n| n.min(WAITING_MAX));
         let _waiting = Waiting::enter(self, places)?;
-        tokio::time::timeout(patience, self.turn(attempt)).await.ok()
+        tokio::time::timeout(self.0.patience, self.turn(attempt))
+            .await
+            .ok()
     }
 
     async fn turn(&self, attempt: impl Fn() -> Option<Reservation>) -> Reservation {
@@ -372,16 +370,18 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_room_waits_for_the_turn_and_not_for_ever() {
         const LONG: Duration = Duration::from_secs(3600);
-        let budget = Budget::new(1024 * 1024);
+        let hasty = Budget::new(1024 * 1024);
+        let _all = hasty.count(1024 * 1024);
+        assert!(hasty.stream_soon(Some(10), 0).await.is_none());
+        let budget = Budget::with_patience(1024 * 1024, LONG);
         let all = budget.count(1024 * 1024);
-        assert!(budget.stream_soon(Some(10), 0, Duration::ZERO).await.is_none());
-        let never = budget.stream_soon(None, 1024 * 1024, LONG).await;
+        let never = budget.stream_soon(None, 1024 * 1024).await;
         assert!(never.is_none(), "nobody waits for what cannot come");
         assert_eq!(budget.waiting(), 0);
         let mut tasks = JoinSet::new();
         for _ in 0..20 {
             let budget = budget.clone();
-            tasks.spawn(async move { budget.stream_soon(Some(10), 0, LONG).await.is_some() });
+            tasks.spawn(async move { budget.stream_soon(Some(10), 0).await.is_some() });
         }
         while budget.waiting() < 16 {
             tokio::task::yield_now().await;
@@ -399,14 +399,14 @@ mod tests {
     async fn what_is_to_be_stored_waits_too_unless_the_store_holds_what_it_would_need() {
         const LONG: Duration = Duration::from_secs(3600);
         const KIB: u64 = 1024;
-        let budget = Budget::new(1024 * KIB);
+        let budget = Budget::with_patience(1024 * KIB, LONG);
         let store = budget.count(512 * KIB);
-        let first = budget.keep_soon(256 * KIB, LONG).await.unwrap();
+        let first = budget.keep_soon(256 * KIB).await.unwrap();
         assert!(
-            budget.keep_soon(256 * KIB + 1, LONG).await.is_none(),
+            budget.keep_soon(256 * KIB + 1).await.is_none(),
             "nobody waits for what cannot come"
         );
-        let waits = budget.keep_soon(256 * KIB, LONG);
+        let waits = budget.keep_soon(256 * KIB);
         let releases = async {
             while budget.waiting() == 0 {
                 tokio::task::yield_now().await;

@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-pub use budget::{Budget, ROOM_PATIENCE, Reservation, WINDOW_BYTES};
+pub use budget::{Budget, Reservation, WINDOW_BYTES};
 pub use disk::{Disk, OnDisk};
 pub use memory::{Entry, Memory};
 

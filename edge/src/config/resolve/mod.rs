@@ -179,6 +179,9 @@ fn sha256(value: &Value<'_>) -> Result<[u8; 32], String> {
 /// Less has no room for a body from S3 on its way, so that every large one would be refused.
 const MEMORY_MIN: u64 = 4 * MIB;
 
+/// How long an answer waits for room in memory, and for the disk, before it does without.
+const CACHE_PATIENCE: Duration = Duration::from_secs(2);
+
 fn cache(root: &Table<'_>, context: &Context<'_>) -> Cache {
     let table = root.table("cache");
     let memory = table
@@ -200,6 +203,7 @@ fn cache(root: &Table<'_>, context: &Context<'_>) -> Cache {
             .as_ref()
             .and_then(|table| table.read("stale_after", |value| value.duration(Duration::ZERO, HOUR)))
             .unwrap_or(SECOND),
+        room_patience: CACHE_PATIENCE,
         recode_budget: table
             .and_then(|table| table.read("recode_budget", Value::share))
             .unwrap_or(0.25),
@@ -213,6 +217,7 @@ fn disk(cache: &Table<'_>, context: &Context<'_>) -> Option<Disk> {
     Some(Disk {
         path: path?,
         size_bytes: size?,
+        patience: CACHE_PATIENCE,
     })
 }
 

@@ -61,7 +61,13 @@ impl HttpOrigin {
         let budget = Arc::new(Mutex::new(Budget::new(clock.now())));
         let connector = Connector::new(config)?;
         let servers = config.servers.iter().map(|place| {
-            let pool = Pool::new(connector.to(place)?, config, clock.clone(), drain);
+            let pool = Pool::new(
+                connector.to(place)?,
+                config,
+                metrics.idle_connections.clone(),
+                clock.clone(),
+                drain,
+            );
             Ok(Arc::new(Server {
                 vitals: Vitals::new(place.url().into(), metrics.clone(), clock.clone()),
                 fields: Fields::new(config, place, name),

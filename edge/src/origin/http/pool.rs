@@ -23,6 +23,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::drain::Drain;
 use crate::origin::{Error, Kind};
+use crate::telemetry::metrics::Gauge;
 
 /// Bytes of an answer's header section, and of its trailer section.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -42,6 +43,7 @@ const IDLE_MAX: usize = 64;
 pub(super) struct Pool {
     target: Target,
     idle: Mutex<Vec<Idle>>,
+    idle_count: Gauge,
     places: Arc<Semaphore>,
     connections: usize,
     connect: Duration,
@@ -56,6 +58,24 @@ pub(super) struct Pool {
 struct Idle {
     lease: Lease,
     since: Timestamp,
+    _aside: Aside,
+}
+
+/// Counts a connection that is put aside.
+#[derive(Debug)]
+struct Aside(Gauge);
+
+impl Aside {
+    fn new(count: &Gauge) -> Self {
+        count.add(1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
 }
 
 /// A connection for one request.
@@ -80,10 +100,18 @@ pub(super) struct Failed {
 }
 
 impl Pool {
-    pub(super) fn new(target: Target, config: &config::HttpOrigin, clock: Clock, drain: &Drain) -> Arc<Self> {
+    /// `idle_count` is how many connections of all pools are put aside.
+    pub(super) fn new(
+        target: Target,
+        config: &config::HttpOrigin,
+        idle_count: Gauge,
+        clock: Clock,
+        drain: &Drain,
+    ) -> Arc<Self> {
         let pool = Arc::new(Self {
             target,
             idle: Mutex::default(),
+            idle_count,
             places: Arc::new(Semaphore::new(config.connections)),
             connections: config.connections,
             connect: config.timeouts.connect,
@@ -216,7 +244,11 @@ impl Pool {
             if idle.len() >= IDLE_MAX || self.drain.is_draining() {
                 return;
             }
-            idle.push(Idle { lease, since });
+            idle.push(Idle {
+                lease,
+                since,
+                _aside: Aside::new(&self.idle_count),
+            });
         }
         self.put_aside.notify_one();
     }

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::client::soon;
+use crate::support::TestEdge;
 
 /// One step of an answer.
 #[derive(Clone)]
@@ -80,6 +81,7 @@ impl Application {
         let each = drain.clone();
         drain.spawn("application", async move {
             while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
                 let connection = connections.fetch_add(1, Ordering::SeqCst);
                 let (seen, news, script) = (Arc::clone(&seen), Arc::clone(&news), script.clone());
                 each.spawn("application-connection", async move {
@@ -124,6 +126,15 @@ impl Application {
         })
         .await
     }
+}
+
+/// Waits until so many connections to the application are ready for the next request: the end of an answer may be ahead of
+/// that.
+pub(super) async fn idle(edge: &TestEdge, count: u64) {
+    edge.until("connections to be put aside", || {
+        edge.metric("edge_origin_idle_connections") == count
+    })
+    .await;
 }
 
 /// A 200 with these fields, each line ended by CRLF, and this body.

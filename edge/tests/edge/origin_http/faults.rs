@@ -148,6 +148,9 @@ async fn a_server_that_does_not_begin_or_does_not_go_on_is_given_up() {
     let timeouts = "[origin.app.timeouts]\nattempt = \"1s\"\noperation = \"4s\"\nread = \"1s\"\n";
     let edge = TestEdge::start_http(&app.url(), "", timeouts).await;
     assert_eq!(edge.get("/never", &[]).await.status, 504);
+    edge.stop().await;
+    let timeouts = "[origin.app.timeouts]\nattempt = \"30s\"\noperation = \"60s\"\nread = \"1s\"\n";
+    let edge = TestEdge::start_http(&app.url(), "", timeouts).await;
     let mut client = edge.client().await;
     client.send(request("GET", "/half", &[])).await;
     assert!(soon("the end", client.try_answer(false)).await.is_none());

@@ -1,6 +1,6 @@
 //! GET and HEAD: what the application is asked, and which of its answers go on.
 
-use super::application::{Act, Application, answer, ok};
+use super::application::{Act, Application, answer, idle, ok};
 use crate::support::{HOST, TestEdge};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,6 +143,9 @@ async fn a_connection_is_used_again_and_one_that_was_closed_meanwhile_costs_no_a
     let edge = TestEdge::start_http(&app.url(), "", "").await;
     for n in 0..6 {
         assert_eq!(edge.get(&format!("/{n}"), &[]).await.text(), "hello");
+        if n % 2 == 0 {
+            idle(&edge, 1).await;
+        }
     }
     let connections: Vec<usize> = app.seen().iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [0, 0, 1, 1, 2, 2]);

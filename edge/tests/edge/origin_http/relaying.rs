@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::application::{Act, Application, answer, ok};
+use super::application::{Act, Application, answer, idle, ok};
 use crate::client::soon;
 use crate::support::{HOST, TestEdge, request};
 
@@ -34,6 +34,8 @@ async fn every_method_and_its_content_reach_the_application() {
             answer.field("cache-status"),
             Some("portico; fwd=method; fwd-status=200")
         );
+        let goes_on = u64::from(["POST", "PUT", "PATCH"].contains(&method));
+        idle(&edge, goes_on).await;
         client
             .send(format!(
                 "{method} /c HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n3\r\nx\ny\r\n1\r\nz\r\n0\r\n\r\n"
@@ -43,10 +45,12 @@ async fn every_method_and_its_content_reach_the_application() {
             client.answer().await.text(),
             format!("{method} /c HTTP/1.1 x\nyz")
         );
+        idle(&edge, goes_on).await;
     }
     for method in ["POST", "DELETE", "BREW"] {
         client.send(request(method, "/e", &[])).await;
         assert_eq!(client.answer().await.text(), format!("{method} /e HTTP/1.1 "));
+        idle(&edge, 1).await;
     }
     let seen = app.seen();
     assert_eq!(seen[0].field("content-length").as_deref(), Some("7"));
@@ -226,7 +230,7 @@ async fn content_over_the_limit_is_a_413_however_it_is_framed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_upload_is_no_flood_and_a_slow_client_of_it_is_given_up() {
     let app = Application::start(|seen| vec![Act::Send(ok("", &seen.body.len().to_string()))]).await;
-    let limits = "[limits]\nunproductive_bytes = \"64KiB\"\nwrite_stall = \"2s\"\n";
+    let limits = "[limits]\nunproductive_bytes = \"64KiB\"\n";
     let edge = TestEdge::start_http(&app.url(), "", limits).await;
     let size = 4 << 20;
     let mut client = edge.client().await;
@@ -247,6 +251,9 @@ async fn a_large_upload_is_no_flood_and_a_slow_client_of_it_is_given_up() {
     }
     client.send("0\r\n\r\n").await;
     assert_eq!(client.answer().await.text(), size.to_string());
+    edge.stop().await;
+    let edge = TestEdge::start_http(&app.url(), "", "[limits]\nwrite_stall = \"1s\"\n").await;
+    let mut client = edge.client().await;
     client
         .send(format!(
             "PUT /s HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 10\r\n\r\nhalf"
@@ -325,9 +332,11 @@ async fn what_may_have_been_done_already_is_never_done_twice() {
     .await;
     let edge = TestEdge::start_http(&app.url(), "", "").await;
     assert_eq!(edge.ask("POST", "/1", &[]).await.status, 200);
+    idle(&edge, 1).await;
     assert_eq!(edge.ask("POST", "/2", &[]).await.status, 502);
     assert_eq!(app.seen().len(), 2, "a POST is asked once");
     assert_eq!(edge.ask("DELETE", "/3", &[]).await.status, 200);
+    idle(&edge, 1).await;
     assert_eq!(
         edge.ask("DELETE", "/4", &[]).await.status,
         200,

@@ -143,10 +143,10 @@ pub(super) fn once() -> config::OriginTimeouts {
 /// With deadlines that a peer which hangs or drips runs into, within the scenario.
 pub(super) fn hasty(patient: config::OriginTimeouts) -> config::OriginTimeouts {
     config::OriginTimeouts {
-        connect: Duration::from_secs(2),
-        read: Duration::from_secs(1),
-        attempt: Duration::from_secs(2),
-        operation: Duration::from_secs(20),
+        connect: Duration::from_secs(10),
+        read: Duration::from_secs(3),
+        attempt: Duration::from_secs(6),
+        operation: Duration::from_secs(30),
         ..patient
     }
 }
@@ -154,7 +154,11 @@ pub(super) fn hasty(patient: config::OriginTimeouts) -> config::OriginTimeouts {
 /// Those that show what `fault` does.
 pub(super) fn suited(fault: &Fault, patient: config::OriginTimeouts) -> config::OriginTimeouts {
     match fault {
-        Fault::HangBeforeHeaders | Fault::StallAfter(_) | Fault::Drip { .. } => hasty(patient),
+        Fault::HangBeforeHeaders | Fault::StallAfter(_) => hasty(patient),
+        Fault::Drip { .. } => config::OriginTimeouts {
+            read: Duration::from_secs(1),
+            ..hasty(patient)
+        },
         _ => patient,
     }
 }
@@ -291,6 +295,7 @@ pub(super) fn configuration(s3: config::S3Origin) -> config::Config {
             object_bytes_max: 1 << 20,
             recode_budget: 0.0,
             stale_after: Duration::from_secs(1),
+            room_patience: Duration::from_secs(1),
         },
         origins: vec![origin],
         sites: Vec::new(),

@@ -4,11 +4,11 @@ use aws_sdk_s3::primitives::ByteStream;
 use edge::config;
 use edge::origin::{Ask, AskedRange, Body, Kind};
 
-use super::lab::{Edge, Embedded, Place, drain, field, noise};
+use super::lab::{Edge, Embedded, Place, drain, field, noise, thrice};
 
 /// Deadlines that a slow store can keep.
 fn patient() -> config::OriginTimeouts {
-    config::OriginTimeouts::default()
+    thrice()
 }
 
 macro_rules! against_every_store {

@@ -212,6 +212,7 @@ async fn a_hard_purge_fetches_anew_and_a_restart_finds_what_the_disk_has() {
         config.cache.disk = Some(edge::config::Disk {
             path: disk.clone(),
             size_bytes: 64 * 1024 * 1024,
+            patience: crate::support::PATIENT,
         });
         config.releases.state = Some(state.clone());
     };

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -21,9 +20,6 @@ pub(super) const BATCH: usize = 4 * CHUNK;
 
 /// Bytes that are read at once.
 const READ_BATCH: usize = 2 * CHUNK;
-
-/// How long a read may take before it counts as failed.
-pub(super) const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A body on the disk: all of it, or what has been written so far.
 #[derive(Clone, Debug)]
@@ -177,7 +173,8 @@ impl BodyReader {
         };
         let wanted = (self.body.clone(), self.handle.clone());
         let job = move || fetch(wanted.0, wanted.1, first_chunk, last);
-        let read = tokio::time::timeout(READ_PATIENCE, self.body.disk.0.reads.run(job)).await;
+        let disk = &self.body.disk.0;
+        let read = tokio::time::timeout(disk.patience, disk.reads.run(job)).await;
         let (handle, bytes) = match read {
             Ok(Some(read)) => read?,
             Ok(None) | Err(_) => return Err(Unreadable::Slow),

@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{oneshot, watch};
@@ -19,9 +18,6 @@ use super::shared::{Shared, body_name};
 use super::{Disk, Inner};
 use crate::cache::key::Key;
 use crate::cache::store::Head;
-
-/// How long a body waits for a disk that is slow. After that it streams past, and the disk's copy is given up.
-const WRITE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Of a body whose length is not known, so many bytes are set aside at a time.
 const STEP_BYTES: u64 = 16 * 1024 * 1024;
@@ -142,7 +138,7 @@ impl Disk {
             handle.write_at(0, &file_header(shared.store, file))?;
             Ok::<_, io::Error>(handle)
         });
-        let begun = tokio::time::timeout(WRITE_PATIENCE, begun).await;
+        let begun = tokio::time::timeout(inner.patience, begun).await;
         let handle = match begun {
             Ok(Some(Ok(handle))) => handle,
             failed => {
@@ -183,7 +179,7 @@ impl Drop for FillPlace {
 async fn reserve(inner: &Arc<Inner>, bytes: u64) -> bool {
     let (done, mut room) = oneshot::channel();
     inner.queue.push(|_| Job::Reserve { bytes, done });
-    match tokio::time::timeout(WRITE_PATIENCE, &mut room).await {
+    match tokio::time::timeout(inner.patience, &mut room).await {
         Ok(granted) => granted.unwrap_or(false),
         Err(_) => {
             // What was granted at the last moment is given back.
@@ -400,7 +396,7 @@ impl Front {
             .inner
             .writes
             .run(move || write_batch(&shared, &handle, file, from, &bytes));
-        match tokio::time::timeout(WRITE_PATIENCE, job).await {
+        match tokio::time::timeout(filling.inner.patience, job).await {
             Ok(Some(Ok(()))) => {}
             Ok(Some(Err(error))) => {
                 filling.inner.shared.fail(Operation::Write, &error);

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bodies::{self, OnDisk, READ_PATIENCE};
+use super::bodies::{self, OnDisk};
 use super::frame::{Kind, Record, read_chunks};
 use super::handles::is_shortage;
 use super::index::Slot;
@@ -16,7 +15,7 @@ use super::metrics::{Damage, Found, Operation};
 use super::shared::{Shared, believable, fingerprint};
 use super::{Disk, Inner};
 use crate::cache::key::Key;
-use crate::cache::store::{Content, Head, ROOM_PATIENCE, Reservation};
+use crate::cache::store::{Content, Head, Reservation};
 
 /// The longest record that a thread of the data plane reads by itself: copying and proving it takes some ten microseconds.
 const AT_HAND_BYTES: u32 = 128 * 1024;
@@ -64,12 +63,17 @@ impl Disk {
         let mut slots = shared.index().find(fingerprint);
         slots.sort_unstable_by_key(|slot| (slot.log, slot.offset));
         let mut loaded = Vec::new();
-        let mut patience = ROOM_PATIENCE;
+        let mut has_waited = false;
         // One after the other: who holds room for the first, and waits for the second, could wait for itself.
         for slot in slots {
-            let bytes = self.room_for(&slot);
-            let Some(room) = shared.memory.budget().keep_soon(bytes, patience).await else {
-                patience = Duration::ZERO;
+            let (budget, bytes) = (shared.memory.budget(), self.room_for(&slot));
+            // Who waited in vain does not wait again.
+            let room = match has_waited {
+                true => budget.keep(bytes, bytes),
+                false => budget.keep_soon(bytes).await,
+            };
+            let Some(room) = room else {
+                has_waited = true;
                 shared.metrics.lookups.inc(Found::Overloaded);
                 continue;
             };
@@ -114,7 +118,7 @@ impl Disk {
             |room: &Mutex<Option<Reservation>>| room.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (inner, key, given) = (Arc::clone(&self.0), key.clone(), Arc::clone(&room));
         let job = move || load(&inner, &key, fingerprint, &slot, take(&given)?);
-        let read = tokio::time::timeout(READ_PATIENCE, self.0.reads.run(job)).await;
+        let read = tokio::time::timeout(self.0.patience, self.0.reads.run(job)).await;
         drop(take(&room));
         read.ok().flatten()
     }

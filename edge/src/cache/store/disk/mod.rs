@@ -138,6 +138,9 @@ pub struct Options<'a> {
     pub size: u64,
     /// Bodies up to this length are read into memory when they are asked for; longer ones stream from the disk.
     pub promoted_max: u64,
+    /// How long a read or a write may take before an answer goes on without the disk: from the origin, or stored in memory
+    /// alone.
+    pub patience: Duration,
 }
 
 /// The disk tier. Cheap to clone.
@@ -153,6 +156,7 @@ struct Inner {
     fills: Fills,
     faults: Arc<Faults>,
     position: u64,
+    patience: Duration,
     verification: Verification,
     held: Mutex<Held>,
 }
@@ -218,6 +222,7 @@ impl Disk {
             queue,
             faults,
             position: found.position,
+            patience: options.patience,
             verification: Verification::default(),
             held: Mutex::new(Held {
                 lock: Some(claimed.lock),
