@@ -94,7 +94,7 @@ def running(command, ready, log, **options):
     with open(log, "wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options)
         try:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 120
             while not answers(ready):
                 if process.poll() is not None or time.monotonic() > until:
                     raise SystemExit(f"{command[0]} does not serve:\n{Path(log).read_text(errors='replace')[-2000:]}")

@@ -128,6 +128,8 @@ memory = "{CAP // MIB}MiB"
 kind = "s3"
 credentials = "anonymous"
 buckets = [{{ name = "assets", region = "us-east-1", endpoint = "http://127.0.0.1:{origin}", path_style = true }}]
+# Its bucket is a script, which a busy machine holds up.
+timeouts = {{ connect = "100s", read = "100s", attempt = "100s", operation = "100s" }}
 [[site]]
 hosts = ["cdn.test"]
 origin = "assets"

@@ -79,7 +79,7 @@ class Server:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         host, port = self.endpoint.removeprefix("http://").split(":")
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection((host, int(port)), 1).close()
