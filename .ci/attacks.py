@@ -348,7 +348,7 @@ def judged(tally, name, demo, attack, must_end=False):
         faults.append("nobody ended it")
     if not process.comes_to_rest():
         faults.append("the processor does not rest")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 20
     while process.descriptors() > descriptors + DESCRIPTORS_LEFT_MAX and time.monotonic() < until:
         time.sleep(0.1)
     if process.descriptors() > descriptors + DESCRIPTORS_LEFT_MAX:

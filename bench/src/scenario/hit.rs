@@ -66,9 +66,12 @@ pub(super) fn large(lab: &mut Lab, servers: &[Server]) -> Result<()> {
 }
 
 fn run(lab: &mut Lab, servers: &[Server], scenario: Scenario, ways: &[Way]) -> Result<()> {
-    let raw = Server::start(&Peer::raw()?, &lab.ground)?;
+    let raw = Server::start(&Peer::raw()?, &lab.ground);
+    if let Err(error) = &raw {
+        lab.figures.fault(error.to_string());
+    }
     for way in ways {
-        let floor = (way.protocol == Protocol::H1).then_some(&raw);
+        let floor = raw.as_ref().ok().filter(|_| way.protocol == Protocol::H1);
         let servers: Vec<&Server> = servers.iter().chain(floor).collect();
         let object = lab.ground.content.file(way.path)?;
         let length = lab.ground.content.bytes(object).len() as u64;

@@ -1,7 +1,7 @@
 //! A bucket somewhere else, as releases need it: read whole objects, write what is not there yet, flip one thing.
 //!
-//! Deadlines are short where nothing is sent, since the SDK's own would wait for ever on an S3 that accepts and is silent,
-//! and grow with what is sent. Three attempts each. Errors name operation, bucket and key.
+//! An S3 that accepts and is silent is given up after half a minute, where the SDK's own deadlines would wait for ever; what
+//! is sent adds time. Three attempts each. Errors name operation, bucket and key.
 
 mod error;
 mod read;

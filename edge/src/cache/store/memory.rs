@@ -87,21 +87,9 @@ impl Memory {
         self.cache.get(key)
     }
 
-    /// Whether there is room for `response` besides its bodies, which have theirs.
-    fn has_room(&self, key: &Key, response: &StoredResponse) -> bool {
-        response.count(&self.budget, place_bytes(key)) || {
-            // What was evicted may still wait to be freed.
-            self.cache.run_pending_tasks();
-            response.count(&self.budget, place_bytes(key))
-        }
-    }
-
-    /// Stores `response` under `key`, in place of those it `replaces` (the same bucket and the same Vary). Where there is no
-    /// room for it, nothing is stored there any more: what it would have replaced is older.
+    /// Stores `response` under `key`, in place of those it `replaces` (the same bucket and the same Vary).
     pub fn insert(&self, key: &Key, response: Arc<StoredResponse>) {
-        if !self.has_room(key, &response) {
-            return self.remove(key);
-        }
+        response.count(&self.budget, place_bytes(key));
         self.cache.entry(key.clone()).and_upsert_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let overtaken = |old: &Arc<StoredResponse>| {
@@ -124,11 +112,9 @@ impl Memory {
     }
 
     /// Puts a response that was found on disk beside what is stored under `key`, unless its like is there already: that is
-    /// as new, or newer. Without room for it, it stays on disk alone.
+    /// as new, or newer.
     pub fn restore(&self, key: &Key, response: Arc<StoredResponse>) {
-        if !self.has_room(key, &response) {
-            return;
-        }
+        response.count(&self.budget, place_bytes(key));
         self.cache.entry(key.clone()).and_compute_with(|held| {
             let held = held.map(moka::Entry::into_value);
             let held = held.as_ref().map(Entry::variants).unwrap_or_default();
@@ -148,8 +134,7 @@ impl Memory {
         self.cache.contains_key(key)
     }
 
-    /// Puts `change(stored)` in the place of the stored response with the head `id`. Does nothing when it is gone, or there
-    /// is no room.
+    /// Puts `change(stored)` in the place of the stored response with the head `id`. Does nothing when it is gone.
     pub fn update<F>(&self, key: &Key, id: u64, change: F)
     where
         F: Fn(&StoredResponse) -> StoredResponse,
@@ -158,15 +143,19 @@ impl Memory {
             let Some(held) = held.map(moka::Entry::into_value) else {
                 return Op::Nop;
             };
-            let mut variants = held.variants().to_vec();
-            let Some(stored) = variants.iter_mut().find(|stored| stored.head.id == id) else {
-                return Op::Nop;
-            };
-            *stored = Arc::new(change(stored));
-            if !stored.count(&self.budget, place_bytes(key)) {
+            if !held.variants().iter().any(|stored| stored.head.id == id) {
                 return Op::Nop;
             }
-            Op::Put(Entry(variants.into()))
+            let changed = |stored: &Arc<StoredResponse>| {
+                if stored.head.id == id {
+                    let changed = Arc::new(change(stored));
+                    changed.count(&self.budget, place_bytes(key));
+                    changed
+                } else {
+                    Arc::clone(stored)
+                }
+            };
+            Op::Put(Entry(held.variants().iter().map(changed).collect()))
         });
         self.cache.run_pending_tasks();
     }

@@ -199,21 +199,13 @@ impl StoredResponse {
         }
     }
 
-    /// Sets aside what it takes besides its bodies, which count by themselves, for as long as anybody holds it.
-    /// `beside` is what its place in the store takes. `false` when there is no room for it.
-    pub(super) fn count(&self, budget: &Budget, beside: u64) -> bool {
-        if self.counted.get().is_some() {
-            return true;
-        }
+    /// Counts what it takes besides its bodies, which count by themselves, for as long as anybody holds it.
+    /// `beside` is what its place in the store takes.
+    pub(super) fn count(&self, budget: &Budget, beside: u64) {
         let bodies = self.forms.iter().filter_map(|form| form.body.in_memory());
         let bodies: usize = bodies.map(Bytes::len).sum();
-        let bytes = self.bytes().saturating_sub(bodies as u64) + beside;
-        let Some(room) = budget.reserve(bytes, bytes) else {
-            return false;
-        };
-        // Whoever counted it meanwhile set aside as much.
-        let _ = self.counted.set(room);
-        true
+        self.counted
+            .get_or_init(|| budget.count(self.bytes().saturating_sub(bodies as u64) + beside));
     }
 
     /// Whether the disk tier has been given this response, or it came from there.

@@ -136,7 +136,7 @@ async fn a_bucket_that_hangs_costs_its_deadlines_and_no_more() {
     );
     let took = began.elapsed();
     assert!(
-        took >= Duration::from_secs(2) && took < Duration::from_secs(20),
+        took >= Duration::from_secs(6) && took < Duration::from_secs(20),
         "{took:?}"
     );
 }

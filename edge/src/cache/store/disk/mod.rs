@@ -18,8 +18,8 @@
 //! - Files do not exceed the configured size. The oldest log goes first; what was read since it was written, or is in
 //!   memory too, is written anew, up to half of the log. Large bodies that were read are put last.
 //! - One thread writes, behind a queue of 4096 responses and an eighth of the memory cap; when it is full, a response is not written, and that
-//!   is counted. Reads have four threads, and two seconds. A thread of the data plane reads
-//!   only what the page cache has (RWF_NOWAIT): a small record, of a log that is open.
+//!   is counted. Reads have four threads; a read or a piece of a body that takes longer than the configured patience is given up.
+//!   A thread of the data plane reads only what the page cache has (RWF_NOWAIT): a small record, of a log that is open.
 //! - While there is room everything is written at once, so that a node that starts again is not empty. Once the disk is
 //!   full, a response is written when it is asked for a second time: one-hit wonders stay away.
 //! - At most 300 files are open: 224 bodies that are read, 32 logs, 16 bodies that come, and what is being read or written at the moment. Where

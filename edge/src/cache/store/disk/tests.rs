@@ -997,25 +997,3 @@ async fn a_body_is_open_once_for_all_and_not_more_than_so_many_are() {
     assert!(readers[7].read(2 * MIB).await.unwrap().unwrap() == whole[2 * MIB as usize..]);
     disk.close(LONG).await;
 }
-
-#[test]
-fn what_there_is_no_room_for_besides_its_body_is_not_stored_and_takes_away_what_it_would_replace() {
-    let memory = Memory::new(Budget::new(MIB), &Registry::default());
-    let empty = || plain(Bytes::new());
-    memory.insert(&key(0), empty());
-    let others = memory
-        .budget()
-        .reserve(MIB - memory.budget().used() - 100, MIB)
-        .unwrap();
-    memory.restore(&key(1), empty());
-    assert!(!memory.contains(&key(1)), "it stays on disk alone");
-    memory.update(&key(0), empty().head.id, |stored| {
-        stored.with_form(Form::clone(stored.own_form().unwrap()))
-    });
-    assert!(memory.contains(&key(0)), "the old one is still good");
-    memory.insert(&key(0), response_at(1, &[(Coding::Identity, "", Bytes::new())]));
-    assert!(!memory.contains(&key(0)), "the old one is not");
-    drop(others);
-    memory.insert(&key(0), empty());
-    assert!(memory.contains(&key(0)));
-}
