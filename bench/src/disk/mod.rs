@@ -116,7 +116,7 @@ fn open(folder: &Path) -> Result<(Disk, Clock), Error> {
         promoted_max: 8 << 20,
         patience: Duration::from_secs(60),
     };
-    let memory = Memory::new(Budget::new(64 << 20), &registry);
+    let memory = Memory::new(Budget::with_patience(64 << 20, options.patience), &registry);
     let disk = Disk::open(&options, &memory, clock.clone(), &registry, Arc::default())?;
     Ok((disk, clock))
 }
