@@ -81,6 +81,9 @@ pub(crate) struct Run {
     /// The edge's program [default: dist/edge or release/edge in the target folder]
     #[arg(long, value_name = "PATH")]
     pub(crate) edge: Option<PathBuf>,
+    /// An earlier build of the edge, to be measured beside it as `edge-before`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) before: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) here: Here,
     /// A smoke test: short runs, few connections; everything is compared, and no figure means anything

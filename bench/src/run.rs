@@ -102,6 +102,9 @@ fn measure(scenarios: &[Scenario], run: &Run) -> Result<Vec<Piece>> {
     if run.peers.iter().any(|name| name == "none") {
         peers.truncate(1);
     }
+    if let Some(before) = &run.before {
+        peers.insert(1, Peer::before(find_edge(Some(before))?));
+    }
     need(scenarios)?;
     let cores = pin()?;
     descriptors(scenarios, &scale(run))?;

@@ -91,7 +91,15 @@ impl Kind {
 }
 
 /// What is measured.
-pub(crate) static EDGE: Kind = Kind {
+pub(crate) static EDGE: Kind = AS_SHIPPED;
+
+/// An earlier build of it, for what a change does.
+pub(crate) static EDGE_BEFORE: Kind = Kind {
+    name: "edge-before",
+    ..AS_SHIPPED
+};
+
+const AS_SHIPPED: Kind = Kind {
     name: "edge",
     programs: &[Program {
         name: "edge",

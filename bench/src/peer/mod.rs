@@ -7,7 +7,7 @@ mod server;
 pub(crate) use find::{Programs, find_edge, on_path};
 pub(crate) use kinds::{EDGE_DISK, KINDS, Kind, Way};
 
-use kinds::{EDGE, RAW};
+use kinds::{EDGE, EDGE_BEFORE, RAW};
 pub(crate) use server::{Certificate, Ground, Server};
 
 use std::path::PathBuf;
@@ -51,6 +51,20 @@ impl Peer {
             }
         }
         Ok(peers)
+    }
+
+    /// An earlier build of the edge.
+    pub(crate) fn before(edge: PathBuf) -> Self {
+        Self {
+            kind: &EDGE_BEFORE,
+            version: find::version(&edge, &["--version"]),
+            programs: vec![edge],
+        }
+    }
+
+    /// Whether it is a build of the edge.
+    pub(crate) fn is_edge(kind: &Kind) -> bool {
+        kind.name == EDGE.name || kind.name == EDGE_BEFORE.name
     }
 
     /// What no server can be faster than, over HTTP/1.1.

@@ -11,10 +11,7 @@ use super::lab::{Case, Lab};
 use crate::clock;
 use crate::error::Result;
 use crate::load::{Ask, H2load, Protocol, Seen};
-use crate::peer::Server;
-
-/// The one that makes forms itself.
-const EDGE: &str = "edge";
+use crate::peer::{Peer, Server};
 
 /// Who takes no coding has to say so: without a word, any is welcome (RFC 9110, section 12.5.3), and HAProxy sends what
 /// it happens to hold.
@@ -48,7 +45,7 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
             };
             let settled: RefCell<Vec<(&str, Seen, u64)>> = RefCell::default();
             let prepare = |lab: &Lab, server: &Server| {
-                let seen = settle(lab, server, &ask)?;
+                let seen = settle(lab, server, &ask, Coding::from_token(coding))?;
                 let h2load = h2load(server, 0, seen.wire_bytes);
                 let fitting = h2load.requests_for(lab.scale.seconds, &server.url(&widget.file.path));
                 let fitting = fitting.map_err(|why| server.load(why))?;
@@ -82,12 +79,11 @@ pub(super) fn run(lab: &mut Lab, servers: &[Server]) -> Result<()> {
 /// Asks until the form is the one that stays: the edge gets these scripts as they are, and makes better forms of them
 /// behind the clients' backs, unless it is told not to. Which form an answer is stands in its entity tag. The others pass
 /// on what the origin or the disk has, which is the best already.
-fn settle(lab: &Lab, server: &Server, ask: &Ask) -> Result<Seen> {
+pub(super) fn settle(lab: &Lab, server: &Server, ask: &Ask, best: Option<Coding>) -> Result<Seen> {
     let began = clock::now();
-    let mut seen = lab.warm(server, Protocol::H2, ask)?;
-    let best = ask.accepts.and_then(Coding::from_token);
     let best = best.map_or("", |coding| coding.suffix(Quality::Best));
-    let (Some(settle), EDGE) = (lab.scale.settle, server.kind.name) else {
+    let mut seen = lab.warm(server, Protocol::H2, ask)?;
+    let Some(settle) = lab.scale.settle.filter(|_| Peer::is_edge(server.kind)) else {
         return Ok(seen);
     };
     while !is_form(&seen, best) {

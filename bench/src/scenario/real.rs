@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edge::representation::coding::Coding;
+
 use super::Scenario;
+use super::coding::settle;
 use super::lab::{Case, Lab, block_on};
 use crate::content::Object;
 use crate::error::{Error, Result};
@@ -91,7 +94,8 @@ fn fill(lab: &Lab, server: &Server, judge: &Arc<Judge>, scripts: &[Object]) -> R
             accepts: Some(BROWSER),
             ..Ask::plain(*object)
         };
-        lab.warm(server, Protocol::H2, &ask)?;
+        // The others have the best form from the beginning.
+        settle(lab, server, &ask, Some(Coding::Br))?;
     }
     let mut closed = closed(lab, server, Arc::clone(judge), lab.scale.tenants)?;
     closed.duration = Duration::from_secs(1800);

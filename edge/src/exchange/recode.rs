@@ -37,6 +37,9 @@ const IMPROVEMENTS_MAX: usize = 1024;
 /// Forms of bodies up to this many bytes are waited for, so that their answer can say its length.
 const WAITED_FOR_BYTES: u64 = 64 * 1024;
 
+/// Forms up to this many bytes stay as they are: they fit one packet, and no client would have a better one any sooner.
+const GOOD_ENOUGH_BYTES: usize = 1200;
+
 /// Bodies above this many bytes keep their fast form.
 const IMPROVED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -286,7 +289,7 @@ impl Job {
     /// Puts the form beside the origin's own before its end is announced, and asks for a better one.
     fn keep(&self, writer: Writer) {
         if let Ok(Some(body)) = writer.whole() {
-            let improvable = self.coding != Coding::Identity;
+            let improvable = self.coding != Coding::Identity && body.len() > GOOD_ENOUGH_BYTES;
             // The response may have been freshened meanwhile: its fields are taken as they are now.
             self.exchange
                 .cache
@@ -409,7 +412,10 @@ impl Improvement {
             body.extend_from_slice(&encoder.write(piece)?);
             rest(exchange.clock.now().since(began), share);
         }
+        let began = exchange.clock.now();
         body.extend_from_slice(&encoder.finish()?);
+        // What is no longer than a block is coded here.
+        let worked = exchange.clock.now().since(began);
         let (suffix, body) = if body.len() < fast_body.len() {
             (self.coding.suffix(Quality::Best), working.hold(body))
         } else {
@@ -420,6 +426,7 @@ impl Improvement {
         });
         // What took so long is not made again after a restart.
         exchange.keep_on_disk(&self.key, self.id);
+        rest(worked, share);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, VIA};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, LAST_MODIFIED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::answer::{self, Answer, arriving_answer, evaluate, is_missing, missing, whole};
@@ -253,7 +253,8 @@ impl Exchange {
             .cache_status_key
             .then(|| place.key(request).ok())
             .flatten();
-        let said = status.write(&place.routes.name, key.as_ref());
+        let mut said = status.write(&place.routes.name, key.as_ref());
+        said.set_sensitive(IS_SENT_ONCE);
         match fields.get_mut(&CACHE_STATUS) {
             Some(room) if room.is_empty() => *room = said,
             _ => {
@@ -398,7 +399,16 @@ fn dress(fields: &mut HeaderMap, place: Place<'_>, secure: bool, head: &Head, st
     if place.site.settings().x_cache {
         fields.insert(&X_CACHE, ROOM);
     }
+    for name in [DATE, LAST_MODIFIED] {
+        if let Some(value) = fields.get_mut(name) {
+            value.set_sensitive(IS_SENT_ONCE);
+        }
+    }
 }
+
+/// For values that hardly two answers of a connection share: they stay out of HPACK's table (RFC 7541, 7.1.3 says how). In it
+/// they would push out those that come again, and h2 goes through all that it holds of a field for each answer.
+const IS_SENT_ONCE: bool = true;
 
 /// Stands where each answer writes its own value.
 const ROOM: HeaderValue = HeaderValue::from_static("");

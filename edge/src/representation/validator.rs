@@ -204,7 +204,7 @@ mod tests {
         HeaderValue::from_bytes(text.as_bytes()).unwrap()
     }
 
-    const SUFFIXES: [&str; 4] = ["br11", "br5", "gzip6", "zstd3"];
+    const SUFFIXES: [&str; 4] = ["br11", "br5b", "gzip6", "zstd3"];
 
     #[test]
     fn tags_are_read_whole_or_not_at_all() {
@@ -288,8 +288,8 @@ mod tests {
         check("\"abc\"", "br11", Some("\"abc-br11\""));
         check("W/\"abc\"", "gzip6", Some("W/\"abc-gzip6\""));
         check("\"abc\"", "", Some("\"abc\""));
-        check("\"\"", "br5", Some("\"-br5\""));
-        check("abc", "br5", None);
+        check("\"\"", "br5b", Some("\"-br5b\""));
+        check("abc", "br5b", None);
         check("\"abc\"", "a\"b", None);
     }
 
@@ -302,13 +302,13 @@ mod tests {
             assert_eq!(matches_any_form(&list, &base, &SUFFIXES), expected.is_some());
         };
         check("\"abc\"", "\"abc\"", Some("\"abc\""));
-        check("W/\"abc-br5\"", "\"abc\"", Some("\"abc-br5\""));
+        check("W/\"abc-br5b\"", "\"abc\"", Some("\"abc-br5b\""));
         check("\"x\", \"abc-zstd3\"", "W/\"abc\"", Some("W/\"abc-zstd3\""));
         check("\"abc-br4\"", "\"abc\"", None);
         check("\"abc-\"", "\"abc\"", None);
-        check("\"abcbr5\"", "\"abc\"", None);
+        check("\"abcbr5b\"", "\"abc\"", None);
         check("\"ab\"", "\"abc\"", None);
-        check("\"abc-br5-br5\"", "\"abc\"", None);
+        check("\"abc-br5b-br5b\"", "\"abc\"", None);
         check("\"abc\"", "broken", None);
         let star = value("*");
         assert!(matches_any_form(

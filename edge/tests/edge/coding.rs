@@ -154,7 +154,7 @@ async fn each_coding_has_its_own_strong_tag_the_same_on_every_node() {
     let base = tags[0].trim_matches('"').to_owned();
     assert_eq!(
         tags[1..],
-        ["gzip6", "br5", "zstd3"].map(|suffix| format!("\"{base}-{suffix}\""))
+        ["gzip6", "br5b", "zstd3"].map(|suffix| format!("\"{base}-{suffix}\""))
     );
     one.stop().await;
     two.stop().await;
@@ -173,7 +173,7 @@ async fn whichever_form_a_client_holds_it_is_told_that_nothing_changed() {
         .trim_matches('"')
         .to_owned();
     for accepted in ["gzip", "br", "identity", "gzip, deflate, br, zstd"] {
-        for suffix in ["", "-br5", "-br11", "-gzip6", "-gzip9", "-zstd3", "-zstd19"] {
+        for suffix in ["", "-br5b", "-br11", "-gzip6", "-gzip9", "-zstd3", "-zstd19"] {
             for etag in [
                 format!("\"{base}{suffix}\""),
                 format!("W/\"{base}{suffix}\""),
@@ -193,7 +193,7 @@ async fn whichever_form_a_client_holds_it_is_told_that_nothing_changed() {
                 }
             }
         }
-        for other in ["\"other\"", "\"other-br5\"", &format!("\"{base}-made-up\"")] {
+        for other in ["\"other\"", "\"other-br5b\"", &format!("\"{base}-made-up\"")] {
             let answer = edge
                 .get(
                     "/a.js",
@@ -214,7 +214,7 @@ async fn a_better_form_replaces_the_fast_one_and_then_stays() {
     let edge = TestEdge::start_with(&bucket, "", "[cache]\nrecode_budget = 1.0", |_| {}).await;
     let br = [("accept-encoding", "br")];
     let fast = edge.get("/a.js", &br).await;
-    assert!(fast.field("etag").unwrap().ends_with("-br5\""), "{}", fast.head);
+    assert!(fast.field("etag").unwrap().ends_with("-br5b\""), "{}", fast.head);
     let best = || {
         let entry = edge.exchange().cache().memory.find(&edge.key("/a.js"));
         entry.is_some_and(|entry| {
@@ -253,6 +253,19 @@ async fn a_better_form_replaces_the_fast_one_and_then_stays() {
         )
         .await;
     assert_eq!(held.status, 304, "the fast form is still right");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_fits_one_packet_is_good_enough() {
+    let bucket = TestBucket::start().await;
+    bucket.put("a.js", script(2000), "max-age=3600").await;
+    let edge = TestEdge::start_with(&bucket, "", "[cache]\nrecode_budget = 1.0", |_| {}).await;
+    let fast = edge.get("/a.js", &[("accept-encoding", "br")]).await;
+    assert!(fast.body.len() < 1200, "{}", fast.body.len());
+    let entry = edge.exchange().cache().memory.find(&edge.key("/a.js")).unwrap();
+    let form = entry.variants()[0].form(Coding::Br).unwrap();
+    assert!(!form.improvable && form.suffix == "br5b", "{form:?}");
     edge.stop().await;
 }
 
