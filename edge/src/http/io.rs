@@ -4,6 +4,7 @@
 //! says when a connection is ended for cause: a 408, and a GOAWAY.
 
 use std::io::{self, IoSlice};
+use std::iter;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -20,9 +21,19 @@ use super::early::EarlyStream;
 use super::lines::Lines;
 use super::pulse::{Closed, Pulse, Verdict};
 
-/// How many bytes of TLS records may wait for the socket. More makes larger writes, and costs as much memory on every
-/// connection whose client is slow.
-const TLS_BUFFER_BYTES: usize = 64 * 1024;
+/// How many bytes may wait for the socket as TLS records: four full frames of HTTP/2. More makes larger writes, and costs as
+/// much memory on every connection whose client is slow.
+const TLS_BUFFER_BYTES: usize = 65 * 1024;
+
+/// What a TLS record takes (RFC 8446, 5.1).
+const RECORD_BYTES: usize = 16 * 1024;
+
+/// A full frame of HTTP/2 with its header is a little more than a record takes. So much of its end waits for the next frame,
+/// instead of becoming a record of its own.
+const TAIL_BYTES: usize = 128;
+
+/// In how many pieces h2 hands over a frame, at most, of which an end may be kept back.
+const PIECES: usize = 3;
 
 /// Bytes written that pay for one byte of unproductive input: window updates are the price of a download.
 const WRITTEN_PER_READ: u64 = 8;
@@ -91,13 +102,13 @@ impl Transport {
         }
     }
 
-    /// Encrypts into the TLS buffer without touching the socket while there is room; `None` where nothing can be put
-    /// aside.
-    fn put_aside(&mut self, bufs: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
-        let mut writer = self.session()?.writer();
-        match io::Write::write_vectored(&mut writer, bufs) {
-            Ok(0) => None,
-            written => Some(written),
+    /// Encrypts all of it into the TLS buffer, without touching the socket.
+    fn put_aside(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let session = self.session().ok_or(io::ErrorKind::Unsupported)?;
+        match io::Write::write_vectored(&mut session.writer(), bufs)? {
+            written if written == wanted => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
         }
     }
 
@@ -122,6 +133,10 @@ pub(super) struct Link {
     put_back: Bytes,
     /// Whether writes are put aside until [`Link::poll_release`].
     defers: bool,
+    /// How many bytes have been put aside since the socket had taken all.
+    aside: usize,
+    /// The end of a frame, which goes into a record with the next.
+    tail: Vec<u8>,
     /// Whether the last write was taken whole, so that a frame of our own may follow it.
     at_boundary: bool,
     said_farewell: bool,
@@ -137,15 +152,25 @@ impl Link {
         unproductive_bytes: u64,
         request_bytes: u64,
     ) -> Self {
+        let mut defers = false;
         if let Some(session) = transport.session() {
-            session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+            defers = pulse.protocol == Protocol::H2;
+            // What is put aside is bounded here; this is for what should never be.
+            let limit = if defers {
+                2 * TLS_BUFFER_BYTES
+            } else {
+                TLS_BUFFER_BYTES
+            };
+            session.set_buffer_limit(Some(limit));
         }
         let in_transit = match pulse.protocol {
             Protocol::H1 => 0,
             Protocol::H2 => IN_TRANSIT_BYTES,
         };
         Self {
-            defers: pulse.protocol == Protocol::H2,
+            defers,
+            aside: 0,
+            tail: Vec::new(),
             lines: (pulse.protocol == Protocol::H1).then(Lines::default),
             put_back: Bytes::new(),
             transport,
@@ -180,9 +205,54 @@ impl Link {
 
     /// Sends what was put aside.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end_record()?;
+        self.poll_send(cx)
+    }
+
+    /// Sends what is in records.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = self.transport.poll_flush(cx);
         self.note(&result);
+        if result.is_ready() {
+            self.aside = 0;
+        }
         result
+    }
+
+    /// Makes a record of what was kept back for the next one, and gives the room for it back.
+    fn end_record(&mut self) -> io::Result<()> {
+        if self.tail.is_empty() {
+            return Ok(());
+        }
+        let tail = std::mem::take(&mut self.tail);
+        self.transport.put_aside(&[IoSlice::new(&tail)])
+    }
+
+    /// Puts a write aside, but for an end that just does not fit its last record.
+    fn put_aside(&mut self, bufs: &[IoSlice<'_>], wanted: usize) -> io::Result<()> {
+        self.aside += wanted;
+        let total = self.tail.len() + wanted;
+        let end = match total % RECORD_BYTES {
+            end if total > RECORD_BYTES && end <= TAIL_BYTES && bufs.len() <= PIECES => end,
+            _ => 0,
+        };
+        if end == 0 && (self.tail.is_empty() || bufs.len() > PIECES) {
+            self.end_record()?;
+            return self.transport.put_aside(bufs);
+        }
+        let before = std::mem::take(&mut self.tail);
+        let mut whole = [IoSlice::new(&[]); PIECES + 1];
+        let mut left = total - end;
+        for (place, piece) in whole
+            .iter_mut()
+            .zip(iter::once(&*before).chain(bufs.iter().map(|buf| &**buf)))
+        {
+            let (fits, rest) = piece.split_at(piece.len().min(left));
+            left -= fits.len();
+            *place = IoSlice::new(fits);
+            self.tail.extend_from_slice(rest);
+        }
+        self.transport.put_aside(&whole)
     }
 
     /// Tells the pulse whether the socket takes what it is given.
@@ -204,6 +274,7 @@ impl Link {
             (Closed::Unproductive, Protocol::H2) if self.at_boundary => CALM_DOWN,
             _ => return,
         };
+        let _ = self.end_record();
         let _ = self.transport.poll_write(cx, &[IoSlice::new(words)]);
         let _ = self.transport.poll_flush(cx);
         let _ = self.transport.poll_shutdown(cx);
@@ -249,14 +320,16 @@ impl Link {
         if wanted == 0 {
             return Poll::Ready(Ok(0));
         }
-        let written = match self.defers.then(|| self.transport.put_aside(bufs)).flatten() {
-            Some(result) => result?,
-            None => {
-                // Nothing can be put aside, or no more of it: the socket's turn.
-                let result = self.transport.poll_write(cx, bufs);
-                self.note(&result);
-                ready!(result)?
+        let written = if self.defers {
+            if self.aside > 0 && self.aside + wanted > TLS_BUFFER_BYTES {
+                ready!(self.poll_send(cx))?;
             }
+            self.put_aside(bufs, wanted)?;
+            wanted
+        } else {
+            let result = self.transport.poll_write(cx, bufs);
+            self.note(&result);
+            ready!(result)?
         };
         self.at_boundary = written == wanted;
         self.pulse.count_written(written as u64);
@@ -269,6 +342,7 @@ impl Link {
     /// client's own end is waited for, as long as the watchdog allows.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
+            self.end_record()?;
             let result = self.transport.poll_shutdown(cx);
             self.note(&result);
             ready!(result)?;

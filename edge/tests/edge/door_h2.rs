@@ -1,7 +1,12 @@
 //! HTTP/2: the protocol that was agreed on, floods, limits.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
 use edge::config::Limits;
 use edge::exchange::record::End;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::client::{
     CONTINUATION, DATA, Frame, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, TestClient,
@@ -95,6 +100,61 @@ async fn a_body_larger_than_the_windows_arrives_whole() {
     };
     soon("the record", ended).await;
     assert_eq!(*door.script.ends.lock().unwrap(), [(3_000_000, End::Whole)]);
+}
+
+#[tokio::test]
+async fn the_end_of_a_full_frame_is_no_record_of_its_own() {
+    const WINDOW: u32 = 1 << 20;
+    let door = TestDoor::start();
+    let (way, seen) = tapped(door.https).await;
+    let mut client = TestClient::tls_over(way, &door.ca, &["h2"]).await;
+    client.begin_h2(&[(4, WINDOW)]).await;
+    let more = frame(WINDOW_UPDATE, 0, 0, &WINDOW.to_be_bytes());
+    client.send([more, get(1, "/big/200000")].concat()).await;
+    let (mut got, mut full) = (0, 0);
+    while got < 200_000 {
+        let data = client.frame_until("data", |frame| frame.kind == DATA).await;
+        got += data.payload.len();
+        full += usize::from(data.payload.len() == 16 * 1024);
+    }
+    assert_eq!((got, full), (200_000, 12));
+    let seen = seen.lock().unwrap();
+    let lengths = record_lengths(&seen);
+    let of_full = lengths.iter().filter(|length| **length > 16 * 1024).count();
+    // A few short ones belong to the handshake and to the settings.
+    let short = lengths.iter().filter(|length| **length < 64).count();
+    assert!(of_full >= 10 && short < 8, "{lengths:?}");
+}
+
+/// A way to `address`, and what has come back on it.
+async fn tapped(address: SocketAddr) -> (TcpStream, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let way = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (client, _) = listener.accept().await.unwrap();
+    let server = TcpStream::connect(address).await.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let ((mut requests, mut back), (mut answers, mut to)) = (client.into_split(), server.into_split());
+    tokio::spawn(async move { tokio::io::copy(&mut requests, &mut to).await });
+    let writes = Arc::clone(&seen);
+    tokio::spawn(async move {
+        let mut space = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = answers.read(&mut space).await {
+            writes.lock().unwrap().extend_from_slice(&space[..count]);
+            back.write_all(&space[..count]).await.unwrap();
+        }
+    });
+    (way, seen)
+}
+
+/// The lengths of TLS records, as their headers say (RFC 8446, 5.1).
+fn record_lengths(mut bytes: &[u8]) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    while let [_, _, _, high, low, rest @ ..] = bytes {
+        let length = usize::from(*high) << 8 | usize::from(*low);
+        lengths.push(length);
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    lengths
 }
 
 #[tokio::test]
