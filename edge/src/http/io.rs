@@ -25,8 +25,12 @@ use super::pulse::{Closed, Pulse, Verdict};
 /// much memory on every connection whose client is slow.
 const TLS_BUFFER_BYTES: usize = 65 * 1024;
 
-/// What a TLS record takes (RFC 8446, 5.1).
+/// What the TLS buffer holds besides, for what TLS itself has to say.
+const TLS_SPARE_BYTES: usize = 16 * 1024;
+
+/// What a TLS record takes, and what it costs besides (RFC 8446, 5.1 and 5.2).
 const RECORD_BYTES: usize = 16 * 1024;
+const RECORD_COST_BYTES: usize = 22;
 
 /// A full frame of HTTP/2 with its header is a little more than a record takes. So much of its end waits for the next frame,
 /// instead of becoming a record of its own.
@@ -102,14 +106,10 @@ impl Transport {
         }
     }
 
-    /// Encrypts all of it into the TLS buffer, without touching the socket.
-    fn put_aside(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<()> {
-        let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
+    /// Encrypts what there is room for into the TLS buffer, without touching the socket.
+    fn put_aside(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let session = self.session().ok_or(io::ErrorKind::Unsupported)?;
-        match io::Write::write_vectored(&mut session.writer(), bufs)? {
-            written if written == wanted => Ok(()),
-            _ => Err(io::ErrorKind::WriteZero.into()),
-        }
+        io::Write::write_vectored(&mut session.writer(), bufs)
     }
 
     fn session(&mut self) -> Option<&mut ServerConnection> {
@@ -133,7 +133,7 @@ pub(super) struct Link {
     put_back: Bytes,
     /// Whether writes are put aside until [`Link::poll_release`].
     defers: bool,
-    /// How many bytes have been put aside since the socket had taken all.
+    /// How many bytes have been put aside since the socket had taken all, with what their records cost.
     aside: usize,
     /// The end of a frame, which goes into a record with the next.
     tail: Vec<u8>,
@@ -155,13 +155,7 @@ impl Link {
         let mut defers = false;
         if let Some(session) = transport.session() {
             defers = pulse.protocol == Protocol::H2;
-            // What is put aside is bounded here; this is for what should never be.
-            let limit = if defers {
-                2 * TLS_BUFFER_BYTES
-            } else {
-                TLS_BUFFER_BYTES
-            };
-            session.set_buffer_limit(Some(limit));
+            session.set_buffer_limit(Some(TLS_BUFFER_BYTES + if defers { TLS_SPARE_BYTES } else { 0 }));
         }
         let in_transit = match pulse.protocol {
             Protocol::H1 => 0,
@@ -205,8 +199,13 @@ impl Link {
 
     /// Sends what was put aside.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.end_record()?;
-        self.poll_send(cx)
+        loop {
+            self.end_record()?;
+            ready!(self.poll_send(cx))?;
+            if self.tail.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     /// Sends what is in records.
@@ -219,40 +218,74 @@ impl Link {
         result
     }
 
-    /// Makes a record of what was kept back for the next one, and gives the room for it back.
+    /// Makes a record of what was kept back for the next one, as far as there is room, and gives its memory back.
     fn end_record(&mut self) -> io::Result<()> {
         if self.tail.is_empty() {
             return Ok(());
         }
-        let tail = std::mem::take(&mut self.tail);
-        self.transport.put_aside(&[IoSlice::new(&tail)])
+        let taken = self.transport.put_aside(&[IoSlice::new(&self.tail)]);
+        let taken = taken.inspect_err(|_| self.pulse.set_broken())?;
+        self.tail = self.tail.split_off(taken);
+        Ok(())
     }
 
-    /// Puts a write aside, but for an end that just does not fit its last record.
+    /// Puts a write aside while there is room. Then it is the socket's turn, and as much is taken as it has made room for.
+    fn poll_put_aside(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+        wanted: usize,
+    ) -> Poll<io::Result<usize>> {
+        let cost = wanted + (wanted / RECORD_BYTES + 2) * RECORD_COST_BYTES;
+        if self.aside + cost > TLS_BUFFER_BYTES {
+            let is_blocked = self.poll_send(cx)?.is_pending();
+            // A client may allow frames that are larger than the buffer.
+            if is_blocked || cost > TLS_BUFFER_BYTES {
+                self.end_record()?;
+                let taken = match self.tail.is_empty() {
+                    true => self.transport.put_aside(bufs)?,
+                    false => 0,
+                };
+                self.aside += taken;
+                return match taken {
+                    0 if is_blocked => Poll::Pending,
+                    0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    taken => Poll::Ready(Ok(taken)),
+                };
+            }
+        }
+        self.aside += cost;
+        self.put_aside(bufs, wanted)?;
+        Poll::Ready(Ok(wanted))
+    }
+
+    /// Puts a write aside, for which there is room, but for an end that just does not fit its last record.
     fn put_aside(&mut self, bufs: &[IoSlice<'_>], wanted: usize) -> io::Result<()> {
-        self.aside += wanted;
         let total = self.tail.len() + wanted;
         let end = match total % RECORD_BYTES {
-            end if total > RECORD_BYTES && end <= TAIL_BYTES && bufs.len() <= PIECES => end,
+            end if total > RECORD_BYTES && end <= TAIL_BYTES => end,
             _ => 0,
         };
-        if end == 0 && (self.tail.is_empty() || bufs.len() > PIECES) {
+        let is_whole = if bufs.len() > PIECES || (end == 0 && self.tail.is_empty()) {
             self.end_record()?;
-            return self.transport.put_aside(bufs);
+            self.transport.put_aside(bufs)? == wanted
+        } else {
+            let before = std::mem::take(&mut self.tail);
+            let mut whole = [IoSlice::new(&[]); PIECES + 1];
+            let mut left = total - end;
+            let pieces = iter::once(&*before).chain(bufs.iter().map(|buf| &**buf));
+            for (place, piece) in whole.iter_mut().zip(pieces) {
+                let (fits, rest) = piece.split_at(piece.len().min(left));
+                left -= fits.len();
+                *place = IoSlice::new(fits);
+                self.tail.extend_from_slice(rest);
+            }
+            self.transport.put_aside(&whole)? == total - end
+        };
+        match is_whole {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WriteZero.into()),
         }
-        let before = std::mem::take(&mut self.tail);
-        let mut whole = [IoSlice::new(&[]); PIECES + 1];
-        let mut left = total - end;
-        for (place, piece) in whole
-            .iter_mut()
-            .zip(iter::once(&*before).chain(bufs.iter().map(|buf| &**buf)))
-        {
-            let (fits, rest) = piece.split_at(piece.len().min(left));
-            left -= fits.len();
-            *place = IoSlice::new(fits);
-            self.tail.extend_from_slice(rest);
-        }
-        self.transport.put_aside(&whole)
     }
 
     /// Tells the pulse whether the socket takes what it is given.
@@ -269,12 +302,12 @@ impl Link {
             return;
         }
         self.said_farewell = true;
+        let is_boundary = self.at_boundary && self.end_record().is_ok() && self.tail.is_empty();
         let words = match (why, self.pulse.protocol) {
             (Closed::HeaderTimeout, Protocol::H1) => TIMEOUT,
-            (Closed::Unproductive, Protocol::H2) if self.at_boundary => CALM_DOWN,
+            (Closed::Unproductive, Protocol::H2) if is_boundary => CALM_DOWN,
             _ => return,
         };
-        let _ = self.end_record();
         let _ = self.transport.poll_write(cx, &[IoSlice::new(words)]);
         let _ = self.transport.poll_flush(cx);
         let _ = self.transport.poll_shutdown(cx);
@@ -321,11 +354,11 @@ impl Link {
             return Poll::Ready(Ok(0));
         }
         let written = if self.defers {
-            if self.aside > 0 && self.aside + wanted > TLS_BUFFER_BYTES {
-                ready!(self.poll_send(cx))?;
+            let result = self.poll_put_aside(cx, bufs, wanted);
+            if matches!(result, Poll::Ready(Err(_))) {
+                self.pulse.set_broken();
             }
-            self.put_aside(bufs, wanted)?;
-            wanted
+            ready!(result)?
         } else {
             let result = self.transport.poll_write(cx, bufs);
             self.note(&result);
@@ -342,7 +375,9 @@ impl Link {
     /// client's own end is waited for, as long as the watchdog allows.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
-            self.end_record()?;
+            if !self.tail.is_empty() {
+                ready!(self.poll_release(cx))?;
+            }
             let result = self.transport.poll_shutdown(cx);
             self.note(&result);
             ready!(result)?;

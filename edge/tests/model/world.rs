@@ -439,7 +439,10 @@ async fn one(exchange: &Arc<Exchange>, ask: &Ask, now: Timestamp) -> Result<Seen
             .get(name)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
     };
-    let status_line = format!("{status} {:?}", headers.get("cache-status"));
+    let said = headers
+        .get("cache-status")
+        .map(|value| value.to_str().unwrap_or_default());
+    let status_line = format!("{status} {said:?}");
     let seen = |got| {
         Ok(Seen {
             got,
