@@ -25,7 +25,7 @@ use super::pulse::{Closed, Pulse, Verdict};
 /// much memory on every connection whose client is slow.
 const TLS_BUFFER_BYTES: usize = 65 * 1024;
 
-/// What the TLS buffer holds besides, for what TLS itself has to say.
+/// What the TLS buffer holds besides: what TLS itself has to say, and the last of the writes that find it not quite full.
 const TLS_SPARE_BYTES: usize = 16 * 1024;
 
 /// What a TLS record takes, and what it costs besides (RFC 8446, 5.1 and 5.2).
@@ -110,6 +110,14 @@ impl Transport {
     fn put_aside(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let session = self.session().ok_or(io::ErrorKind::Unsupported)?;
         io::Write::write_vectored(&mut session.writer(), bufs)
+    }
+
+    /// How many bytes of TLS records wait for the socket.
+    fn waiting_bytes(&mut self) -> io::Result<usize> {
+        let session = self.session().ok_or(io::ErrorKind::Unsupported)?;
+        let state = session.process_new_packets();
+        let state = state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(state.tls_bytes_to_write())
     }
 
     fn session(&mut self) -> Option<&mut ServerConnection> {
@@ -239,6 +247,9 @@ impl Link {
         let cost = wanted + (wanted / RECORD_BYTES + 2) * RECORD_COST_BYTES;
         if self.aside + cost > TLS_BUFFER_BYTES {
             let is_blocked = self.poll_send(cx)?.is_pending();
+            if is_blocked && self.transport.waiting_bytes()? >= TLS_BUFFER_BYTES {
+                return Poll::Pending;
+            }
             // A client may allow frames that are larger than the buffer.
             if is_blocked || cost > TLS_BUFFER_BYTES {
                 self.end_record()?;
@@ -268,7 +279,7 @@ impl Link {
         };
         let is_whole = if bufs.len() > PIECES || (end == 0 && self.tail.is_empty()) {
             self.end_record()?;
-            self.transport.put_aside(bufs)? == wanted
+            self.tail.is_empty() && self.transport.put_aside(bufs)? == wanted
         } else {
             let before = std::mem::take(&mut self.tail);
             let mut whole = [IoSlice::new(&[]); PIECES + 1];
