@@ -4,7 +4,6 @@
 //! says when a connection is ended for cause: a 408, and a GOAWAY.
 
 use std::io::{self, IoSlice};
-use std::iter;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -20,24 +19,7 @@ use super::Protocol;
 use super::early::EarlyStream;
 use super::lines::Lines;
 use super::pulse::{Closed, Pulse, Verdict};
-
-/// How many bytes may wait for the socket as TLS records: four full frames of HTTP/2. More makes larger writes, and costs as
-/// much memory on every connection whose client is slow.
-const TLS_BUFFER_BYTES: usize = 65 * 1024;
-
-/// What the TLS buffer holds besides: what TLS itself has to say, and the last of the writes that find it not quite full.
-const TLS_SPARE_BYTES: usize = 16 * 1024;
-
-/// What a TLS record takes, and what it costs besides (RFC 8446, 5.1 and 5.2).
-const RECORD_BYTES: usize = 16 * 1024;
-const RECORD_COST_BYTES: usize = 22;
-
-/// A full frame of HTTP/2 with its header is a little more than a record takes. So much of its end waits for the next frame,
-/// instead of becoming a record of its own.
-const TAIL_BYTES: usize = 128;
-
-/// In how many pieces h2 hands over a frame, at most, of which an end may be kept back.
-const PIECES: usize = 3;
+use super::records::{BUFFER_BYTES, Records};
 
 /// Bytes written that pay for one byte of unproductive input: window updates are the price of a download.
 const WRITTEN_PER_READ: u64 = 8;
@@ -90,7 +72,7 @@ impl Transport {
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
@@ -106,21 +88,7 @@ impl Transport {
         }
     }
 
-    /// Encrypts what there is room for into the TLS buffer, without touching the socket.
-    fn put_aside(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let session = self.session().ok_or(io::ErrorKind::Unsupported)?;
-        io::Write::write_vectored(&mut session.writer(), bufs)
-    }
-
-    /// How many bytes of TLS records wait for the socket.
-    fn waiting_bytes(&mut self) -> io::Result<usize> {
-        let session = self.session().ok_or(io::ErrorKind::Unsupported)?;
-        let state = session.process_new_packets();
-        let state = state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(state.tls_bytes_to_write())
-    }
-
-    fn session(&mut self) -> Option<&mut ServerConnection> {
+    pub(super) fn session(&mut self) -> Option<&mut ServerConnection> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(tls) => Some(tls.get_mut().1),
@@ -139,12 +107,8 @@ pub(super) struct Link {
     lines: Option<Lines>,
     /// What was read before, counted and looked at, and is to be read again.
     put_back: Bytes,
-    /// Whether writes are put aside until [`Link::poll_release`].
-    defers: bool,
-    /// How many bytes have been put aside since the socket had taken all, with what their records cost.
-    aside: usize,
-    /// The end of a frame, which goes into a record with the next.
-    tail: Vec<u8>,
+    /// Under HTTP/2 over TLS: writes are put aside until [`Link::poll_release`].
+    records: Option<Records>,
     /// Whether the last write was taken whole, so that a frame of our own may follow it.
     at_boundary: bool,
     said_farewell: bool,
@@ -160,19 +124,17 @@ impl Link {
         unproductive_bytes: u64,
         request_bytes: u64,
     ) -> Self {
-        let mut defers = false;
+        let mut records = None;
         if let Some(session) = transport.session() {
-            defers = pulse.protocol == Protocol::H2;
-            session.set_buffer_limit(Some(TLS_BUFFER_BYTES + if defers { TLS_SPARE_BYTES } else { 0 }));
+            session.set_buffer_limit(Some(BUFFER_BYTES));
+            records = (pulse.protocol == Protocol::H2).then(|| Records::new(session));
         }
         let in_transit = match pulse.protocol {
             Protocol::H1 => 0,
             Protocol::H2 => IN_TRANSIT_BYTES,
         };
         Self {
-            defers,
-            aside: 0,
-            tail: Vec::new(),
+            records,
             lines: (pulse.protocol == Protocol::H1).then(Lines::default),
             put_back: Bytes::new(),
             transport,
@@ -207,103 +169,13 @@ impl Link {
 
     /// Sends what was put aside.
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            self.end_record()?;
-            ready!(self.poll_send(cx))?;
-            if self.tail.is_empty() {
-                return Poll::Ready(Ok(()));
+        match &mut self.records {
+            Some(records) => records.poll_release(cx, &mut self.transport, &self.pulse),
+            None => {
+                let result = self.transport.poll_flush(cx);
+                self.pulse.note(&result);
+                result
             }
-        }
-    }
-
-    /// Sends what is in records.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = self.transport.poll_flush(cx);
-        self.note(&result);
-        if result.is_ready() {
-            self.aside = 0;
-        }
-        result
-    }
-
-    /// Makes a record of what was kept back for the next one, as far as there is room, and gives its memory back.
-    fn end_record(&mut self) -> io::Result<()> {
-        if self.tail.is_empty() {
-            return Ok(());
-        }
-        let taken = self.transport.put_aside(&[IoSlice::new(&self.tail)]);
-        let taken = taken.inspect_err(|_| self.pulse.set_broken())?;
-        self.tail = self.tail.split_off(taken);
-        Ok(())
-    }
-
-    /// Puts a write aside while there is room. Then it is the socket's turn, and as much is taken as it has made room for.
-    fn poll_put_aside(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-        wanted: usize,
-    ) -> Poll<io::Result<usize>> {
-        let cost = wanted + (wanted / RECORD_BYTES + 2) * RECORD_COST_BYTES;
-        if self.aside + cost > TLS_BUFFER_BYTES {
-            let is_blocked = self.poll_send(cx)?.is_pending();
-            if is_blocked && self.transport.waiting_bytes()? >= TLS_BUFFER_BYTES {
-                return Poll::Pending;
-            }
-            // A client may allow frames that are larger than the buffer.
-            if is_blocked || cost > TLS_BUFFER_BYTES {
-                self.end_record()?;
-                let taken = match self.tail.is_empty() {
-                    true => self.transport.put_aside(bufs)?,
-                    false => 0,
-                };
-                self.aside += taken;
-                return match taken {
-                    0 if is_blocked => Poll::Pending,
-                    0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    taken => Poll::Ready(Ok(taken)),
-                };
-            }
-        }
-        self.aside += cost;
-        self.put_aside(bufs, wanted)?;
-        Poll::Ready(Ok(wanted))
-    }
-
-    /// Puts a write aside, for which there is room, but for an end that just does not fit its last record.
-    fn put_aside(&mut self, bufs: &[IoSlice<'_>], wanted: usize) -> io::Result<()> {
-        let total = self.tail.len() + wanted;
-        let end = match total % RECORD_BYTES {
-            end if total > RECORD_BYTES && end <= TAIL_BYTES => end,
-            _ => 0,
-        };
-        let is_whole = if bufs.len() > PIECES || (end == 0 && self.tail.is_empty()) {
-            self.end_record()?;
-            self.tail.is_empty() && self.transport.put_aside(bufs)? == wanted
-        } else {
-            let before = std::mem::take(&mut self.tail);
-            let mut whole = [IoSlice::new(&[]); PIECES + 1];
-            let mut left = total - end;
-            let pieces = iter::once(&*before).chain(bufs.iter().map(|buf| &**buf));
-            for (place, piece) in whole.iter_mut().zip(pieces) {
-                let (fits, rest) = piece.split_at(piece.len().min(left));
-                left -= fits.len();
-                *place = IoSlice::new(fits);
-                self.tail.extend_from_slice(rest);
-            }
-            self.transport.put_aside(&whole)? == total - end
-        };
-        match is_whole {
-            true => Ok(()),
-            false => Err(io::ErrorKind::WriteZero.into()),
-        }
-    }
-
-    /// Tells the pulse whether the socket takes what it is given.
-    fn note<T>(&self, result: &Poll<io::Result<T>>) {
-        self.pulse.set_blocked(result.is_pending());
-        if matches!(result, Poll::Ready(Err(_))) {
-            self.pulse.set_broken();
         }
     }
 
@@ -313,7 +185,10 @@ impl Link {
             return;
         }
         self.said_farewell = true;
-        let is_boundary = self.at_boundary && self.end_record().is_ok() && self.tail.is_empty();
+        if let Some(records) = &mut self.records {
+            let _ = records.end(&mut self.transport);
+        }
+        let is_boundary = self.at_boundary && self.records.as_ref().is_none_or(Records::is_ended);
         let words = match (why, self.pulse.protocol) {
             (Closed::HeaderTimeout, Protocol::H1) => TIMEOUT,
             (Closed::Unproductive, Protocol::H2) if is_boundary => CALM_DOWN,
@@ -364,17 +239,21 @@ impl Link {
         if wanted == 0 {
             return Poll::Ready(Ok(0));
         }
-        let written = if self.defers {
-            let result = self.poll_put_aside(cx, bufs, wanted);
-            if matches!(result, Poll::Ready(Err(_))) {
-                self.pulse.set_broken();
+        let result = match &mut self.records {
+            Some(records) => {
+                let result = records.poll_take(cx, &mut self.transport, &self.pulse, bufs);
+                if matches!(result, Poll::Ready(Err(_))) {
+                    self.pulse.set_broken();
+                }
+                result
             }
-            ready!(result)?
-        } else {
-            let result = self.transport.poll_write(cx, bufs);
-            self.note(&result);
-            ready!(result)?
+            None => {
+                let result = self.transport.poll_write(cx, bufs);
+                self.pulse.note(&result);
+                result
+            }
         };
+        let written = ready!(result)?;
         self.at_boundary = written == wanted;
         self.pulse.count_written(written as u64);
         self.budget.give(written as u64);
@@ -386,11 +265,12 @@ impl Link {
     /// client's own end is waited for, as long as the watchdog allows.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
-            if !self.tail.is_empty() {
+            let is_ended = self.records.as_ref().is_none_or(Records::is_ended);
+            if !is_ended {
                 ready!(self.poll_release(cx))?;
             }
             let result = self.transport.poll_shutdown(cx);
-            self.note(&result);
+            self.pulse.note(&result);
             ready!(result)?;
             self.shut = true;
             self.pulse.set_lingering();
@@ -445,7 +325,7 @@ impl AsyncWrite for Link {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.defers {
+        if self.records.is_some() {
             return Poll::Ready(Ok(()));
         }
         self.poll_release(cx)

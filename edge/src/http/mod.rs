@@ -13,6 +13,7 @@ mod io;
 pub mod lines;
 mod metrics;
 mod pulse;
+mod records;
 pub mod request;
 mod service;
 mod watchdog;

@@ -4,9 +4,10 @@
 //! thread counts, so a count is a load and a store and no locked instruction; others may read. `watchdog` reads the
 //! counts, and a verdict wakes the connection, which carries it out.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::Protocol;
 use crate::telemetry::metrics::Label;
@@ -213,6 +214,14 @@ impl Pulse {
 
     pub(super) fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Whether the socket takes what it is given shows in how a write went.
+    pub(super) fn note<T>(&self, result: &Poll<io::Result<T>>) {
+        self.set_blocked(result.is_pending());
+        if matches!(result, Poll::Ready(Err(_))) {
+            self.set_broken();
+        }
     }
 
     /// After the answer under way, waits for the client's own end before closing (RFC 9112, 9.6).
