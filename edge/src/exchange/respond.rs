@@ -18,7 +18,7 @@ use crate::cache::key::Key;
 use crate::cache::status::{Detail, Forward, Handling, Outcome, Status};
 use crate::cache::store::{Content, Form, Head, Reservation, StoredResponse};
 use crate::clock::Timestamp;
-use crate::fields::dates;
+use crate::fields::{dates, number};
 use crate::representation::precondition;
 use crate::site::{Rule, Site};
 use crate::telemetry::metrics::Label as _;
@@ -421,11 +421,6 @@ fn put(fields: &mut HeaderMap, name: &'static HeaderName, value: HeaderValue) {
             fields.insert(name, value);
         }
     }
-}
-
-/// A number, in as many bytes as it has digits.
-fn number(n: u64) -> HeaderValue {
-    HeaderValue::from_str(itoa::Buffer::new().format(n)).unwrap_or_else(|_| HeaderValue::from(n))
 }
 
 impl Place<'_> {

@@ -8,3 +8,10 @@ pub mod dates;
 pub mod hop;
 pub mod lists;
 pub mod structured;
+
+use http::HeaderValue;
+
+/// A number, in as many bytes as it has digits.
+pub fn number(n: u64) -> HeaderValue {
+    HeaderValue::from_str(itoa::Buffer::new().format(n)).unwrap_or_else(|_| HeaderValue::from(n))
+}
