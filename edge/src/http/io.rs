@@ -19,7 +19,10 @@ use super::Protocol;
 use super::early::EarlyStream;
 use super::lines::Lines;
 use super::pulse::{Closed, Pulse, Verdict};
-use super::records::{BUFFER_BYTES, Records};
+use super::records::{RECORD_BYTES, Records};
+
+/// How many bytes rustls takes of a write at once under HTTP/1: full records, and none that is short.
+const TLS_BUFFER_BYTES: usize = 4 * RECORD_BYTES;
 
 /// Bytes written that pay for one byte of unproductive input: window updates are the price of a download.
 const WRITTEN_PER_READ: u64 = 8;
@@ -126,7 +129,7 @@ impl Link {
     ) -> Self {
         let mut records = None;
         if let Some(session) = transport.session() {
-            session.set_buffer_limit(Some(BUFFER_BYTES));
+            session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             records = (pulse.protocol == Protocol::H2).then(|| Records::new(session));
         }
         let in_transit = match pulse.protocol {

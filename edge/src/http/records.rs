@@ -14,13 +14,13 @@ use super::pulse::Pulse;
 
 /// How many bytes may wait for the socket: four full frames of HTTP/2. More makes larger writes, and costs as much memory on
 /// every connection whose client is slow.
-pub(super) const BUFFER_BYTES: usize = 65 * 1024;
+const BUFFER_BYTES: usize = 65 * 1024;
 
 /// What rustls holds besides: what TLS itself has to say, and the last of the writes that find the buffer not quite full.
 const SPARE_BYTES: usize = 16 * 1024;
 
 /// What a record takes, and what it costs besides (RFC 8446, 5.1 and 5.2).
-const RECORD_BYTES: usize = 16 * 1024;
+pub(super) const RECORD_BYTES: usize = 16 * 1024;
 const RECORD_COST_BYTES: usize = 22;
 
 /// A full frame of HTTP/2 with its header is a little more than a record takes. So much of its end waits for the next frame,
