@@ -300,7 +300,7 @@ fn is_codable(
         && !directives.no_transform
         && !forbids_transform(headers)
         && !headers.contains_key(CONTENT_RANGE)
-        && length.is_none_or(|length| length >= coding::LENGTH_MIN)
+        && length.is_none_or(|length| length > coding::SMALL_BYTES)
         && coding::compressible(media_type)
 }
 

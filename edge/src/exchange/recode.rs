@@ -19,7 +19,7 @@ use super::{Exchange, intake};
 use crate::cache::inflight::{self, Broken, Joiner, Reader, Writer};
 use crate::cache::key::Key;
 use crate::cache::store::{Content, Form, Head, Reservation};
-use crate::representation::coding::Coding;
+use crate::representation::coding::{Coding, SMALL_BYTES};
 use crate::representation::encoder::{Decoder, Encoder, Quality};
 
 /// The suffix of a form that was decoded from what the origin keeps.
@@ -36,9 +36,6 @@ const IMPROVEMENTS_MAX: usize = 1024;
 
 /// Forms of bodies up to this many bytes are waited for, so that their answer can say its length.
 const WAITED_FOR_BYTES: u64 = 64 * 1024;
-
-/// Forms up to this many bytes stay as they are: they fit one packet, and no client would have a better one any sooner.
-const GOOD_ENOUGH_BYTES: usize = 1200;
 
 /// Bodies above this many bytes keep their fast form.
 const IMPROVED_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -289,7 +286,7 @@ impl Job {
     /// Puts the form beside the origin's own before its end is announced, and asks for a better one.
     fn keep(&self, writer: Writer) {
         if let Ok(Some(body)) = writer.whole() {
-            let improvable = self.coding != Coding::Identity && body.len() > GOOD_ENOUGH_BYTES;
+            let improvable = self.coding != Coding::Identity && body.len() as u64 > SMALL_BYTES;
             // The response may have been freshened meanwhile: its fields are taken as they are now.
             self.exchange
                 .cache

@@ -9,8 +9,9 @@ use crate::fields::lists;
 /// How many members of `Accept-Encoding` are read; those behind are ignored. Browsers send four or five.
 pub const MEMBERS_MAX: usize = 32;
 
-/// Content shorter than this many bytes is not worth coding: it fits one packet in any form.
-pub const LENGTH_MIN: u64 = 256;
+/// Up to this many bytes, a body and its head are a packet or two of the ten that a connection may send at once (RFC 6928,
+/// section 2): no coding brings it any sooner, and each form costs as much memory as the body again.
+pub const SMALL_BYTES: u64 = 1200;
 
 /// A content coding, in the order in which we prefer them when nothing else decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
