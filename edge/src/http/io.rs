@@ -13,13 +13,12 @@ use bytes::Bytes;
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use super::Protocol;
-use super::early::EarlyStream;
 use super::lines::Lines;
 use super::pulse::{Closed, Pulse, Verdict};
 use super::records::{RECORD_BYTES, Records};
+use super::stream::TlsStream;
 
 /// How many bytes rustls takes of a write at once under HTTP/1: full records, and none that is short.
 const TLS_BUFFER_BYTES: usize = 4 * RECORD_BYTES;
@@ -46,16 +45,13 @@ pub enum Transport {
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
-    /// TLS over TCP, with requests that may come before the handshake is over.
-    Early(Box<EarlyStream<TcpStream>>),
 }
 
 impl Transport {
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-            Self::Early(tls) => tls.io(),
+            Self::Tls(tls) => tls.io(),
         }
     }
 
@@ -63,7 +59,6 @@ impl Transport {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-            Self::Early(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
 
@@ -71,7 +66,6 @@ impl Transport {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-            Self::Early(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -79,7 +73,6 @@ impl Transport {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-            Self::Early(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -87,15 +80,13 @@ impl Transport {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-            Self::Early(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 
     pub(super) fn session(&mut self) -> Option<&mut ServerConnection> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(tls) => Some(tls.get_mut().1),
-            Self::Early(tls) => Some(tls.session_mut()),
+            Self::Tls(tls) => Some(tls.session_mut()),
         }
     }
 }
@@ -217,7 +208,7 @@ impl Link {
             self.pulse.set_broken();
             return Poll::Ready(Err(error));
         }
-        if let Transport::Early(tls) = &self.transport {
+        if let Transport::Tls(tls) = &self.transport {
             self.pulse.set_early(tls.is_early());
         }
         let count = (buf.filled().len() - before) as u64;

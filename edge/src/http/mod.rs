@@ -6,7 +6,6 @@
 
 mod body;
 mod content;
-mod early;
 mod h1;
 mod h2;
 mod io;
@@ -16,12 +15,12 @@ mod pulse;
 mod records;
 pub mod request;
 mod service;
+mod stream;
 mod watchdog;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use self::early::EarlyStream;
 use self::io::Link;
 pub use self::io::Transport;
 use self::metrics::Metrics;
@@ -30,6 +29,7 @@ pub use self::pulse::Closed;
 use self::pulse::{Pulse, Verdict};
 use self::request::HeadLimits;
 use self::service::Visit;
+pub use self::stream::TlsStream;
 pub use self::watchdog::Watchdog;
 use crate::clock::Clock;
 use crate::config::Limits;

@@ -1,25 +1,31 @@
-//! A TLS connection whose first requests may come before its handshake is over (RFC 8446 section 2.3).
+//! TLS over a socket, as [`Link`](super::io::Link) wants it: what TLS itself has to say waits for what we say.
 //!
-//! Answers to them leave at once, before the client has shown that it is no copy. What such a request may do is decided
-//! where it is answered; here it is only told apart from those that come later.
+//! Session tickets leave with the first answer, in one packet, or when there is nothing left to read. A client that has
+//! said that it closes (RFC 8446 section 6.1), and was sent nothing since, is told nothing more: it could only answer with a reset.
+//!
+//! First requests may come before the handshake is over (RFC 8446 section 2.3). Answers to them leave at once, before the
+//! client has shown that it is no copy. What such a request may do is decided where it is answered; here it is only told
+//! apart from those that come later.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead as _, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::server::Accepted;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-/// A connection that speaks as soon as there is something to say.
+/// One TLS connection of a client.
 #[derive(Debug)]
-pub struct EarlyStream<IO> {
+pub struct TlsStream<IO> {
     io: IO,
     session: ServerConnection,
+    /// The client has said that it closes, and was sent nothing since.
+    is_left: bool,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> EarlyStream<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     /// Shakes hands with the client behind `io`, whose hello was `accepted`, until requests can be read: to the end, unless
     /// the client sends some already and is believed to be no copy.
     ///
@@ -37,7 +43,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EarlyStream<IO> {
                 return Err(invalid(error));
             }
         };
-        let mut stream = Self { io, session };
+        let mut stream = Self {
+            io,
+            session,
+            is_left: false,
+        };
         // What came together with the hello is here already, and the socket will not tell of it again.
         stream.session.process_new_packets().map_err(invalid)?;
         std::future::poll_fn(|cx| stream.poll_start(cx)).await?;
@@ -66,13 +76,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EarlyStream<IO> {
 
     fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let sent = self.poll_send(cx)?;
-            if self.session.early_data().is_some() {
+            let is_done = !self.session.is_handshaking();
+            if is_done && self.session.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
                 return Poll::Ready(Ok(()));
             }
-            if !self.session.is_handshaking() {
-                ready!(sent);
-                return Pin::new(&mut self.io).poll_flush(cx);
+            let sent = self.poll_send(cx)?;
+            if is_done {
+                // The client of an older version waits for our last word before it asks.
+                return sent.map(Ok);
+            }
+            if self.session.early_data().is_some() {
+                return Poll::Ready(Ok(()));
             }
             if ready!(self.poll_receive(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -102,49 +116,61 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EarlyStream<IO> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
         };
-        if let Err(error) = self.session.process_new_packets() {
-            // The alert, as far as the socket takes it at once.
-            let _ = self.poll_send(cx);
-            return Poll::Ready(Err(invalid(error)));
+        match self.session.process_new_packets() {
+            Ok(state) => self.is_left |= state.peer_has_closed(),
+            Err(error) => {
+                // The alert, as far as the socket takes it at once.
+                let _ = self.poll_send(cx);
+                return Poll::Ready(Err(invalid(error)));
+            }
         }
         Poll::Ready(Ok(count))
     }
 
     /// What is there already: what came early first. `None` when there is nothing.
-    fn read_at_hand(&mut self, space: &mut [u8]) -> Option<io::Result<usize>> {
+    fn read_at_hand(&mut self, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
         if let Some(mut early) = self.session.early_data() {
-            match early.read(space) {
+            match early.read(buf.initialize_unfilled()) {
                 Ok(0) => {}
-                read => return Some(read),
+                read => return Some(read.map(|count| buf.advance(count))),
             }
         }
-        match self.session.reader().read(space) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            read => Some(read),
-        }
+        let mut reader = self.session.reader();
+        let count = match reader.fill_buf() {
+            Ok(bytes) => {
+                let count = bytes.len().min(buf.remaining());
+                buf.put_slice(bytes.get(..count).unwrap_or_default());
+                count
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        reader.consume(count);
+        Some(Ok(()))
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for EarlyStream<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            if let Some(read) = self.read_at_hand(buf.initialize_unfilled()) {
-                buf.advance(read?);
-                return Poll::Ready(Ok(()));
+            if let Some(read) = self.read_at_hand(buf) {
+                return Poll::Ready(read);
             }
-            let received = self.poll_receive(cx)?;
-            // Reading is what makes the rest of the handshake, and answers to updates of keys, come up.
-            let _ = self.poll_send(cx)?;
-            ready!(received);
+            if self.poll_receive(cx)?.is_pending() {
+                // Nothing comes, so nothing will be said for now with which the rest of the handshake, tickets, and answers to
+                // updates of keys could go.
+                let _ = self.poll_send(cx)?;
+                return Poll::Pending;
+            }
         }
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EarlyStream<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
@@ -161,6 +187,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EarlyStream<IO> {
             let written = self.session.writer().write_vectored(bufs)?;
             let sent = self.poll_send(cx)?;
             if written > 0 {
+                self.is_left = false;
                 return Poll::Ready(Ok(written));
             }
             // The buffer was full; now there is room, or the socket will say when.
@@ -178,6 +205,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EarlyStream<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_left {
+            return Poll::Ready(Ok(()));
+        }
         // Said once, however often it is asked for.
         self.session.send_close_notify();
         ready!(self.poll_send(cx))?;

@@ -284,11 +284,7 @@ impl<A: Answer> Gate<A> {
                         tls::Protocol::H1 => Protocol::H1,
                         tls::Protocol::H2 => Protocol::H2,
                     };
-                    let transport = match accepted.stream {
-                        tls::Stream::Whole(stream) => Transport::Tls(stream),
-                        tls::Stream::Early(stream) => Transport::Early(stream),
-                    };
-                    visitor.serve(transport, protocol).await;
+                    visitor.serve(Transport::Tls(accepted.stream), protocol).await;
                 });
             }
         }

@@ -15,15 +15,14 @@ use std::time::Duration;
 
 use certs::{Resolver, Tickets};
 use rustls::server::{Acceptor as HelloReader, ClientHello};
-use rustls::{HandshakeKind, ServerConfig, ServerConnection};
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use self::reload::Certificates;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::EarlyStream;
+use crate::http::TlsStream;
 use crate::telemetry::metrics::{Counter, Family, Label, Registry};
 
 /// The fatal alert `unrecognized_name` (RFC 6066 section 3) as a record of its own. rustls would say `access_denied`,
@@ -105,7 +104,7 @@ impl Acceptor {
         match &result {
             Ok(accepted) => {
                 self.metrics.handshakes.inc();
-                if accepted.stream.is_resumed() {
+                if accepted.stream.session().handshake_kind() == Some(HandshakeKind::Resumed) {
                     self.metrics.resumed.inc();
                 }
                 if accepted.stream.is_early() {
@@ -131,7 +130,9 @@ impl Acceptor {
             .and_then(|certificates| certificates.proof(&start.client_hello()));
         if let Some(proof) = proof {
             // RFC 8737 section 3: the certificate is all that is wanted.
-            let mut stream = start.into_stream(proof).await.map_err(Refusal::from_handshake)?;
+            let mut stream = TlsStream::start(start.accepted, start.io, proof)
+                .await
+                .map_err(Refusal::from_handshake)?;
             let _ = stream.shutdown().await;
             return Err(Refusal::Proof);
         }
@@ -151,22 +152,16 @@ impl Acceptor {
             .early
             .as_ref()
             .filter(|_| offers_tls13(&start.client_hello()));
-        let stream = match early {
-            Some(config) => EarlyStream::start(start.accepted, start.io, Arc::clone(config))
-                .await
-                .map(|stream| Stream::Early(Box::new(stream))),
-            None => start
-                .into_stream(Arc::clone(&self.config))
-                .await
-                .map(|stream| Stream::Whole(Box::new(stream))),
-        };
-        let stream = stream.map_err(Refusal::from_handshake)?;
-        let protocol = match stream.alpn_protocol() {
+        let config = Arc::clone(early.unwrap_or(&self.config));
+        let stream = TlsStream::start(start.accepted, start.io, config)
+            .await
+            .map_err(Refusal::from_handshake)?;
+        let protocol = match stream.session().alpn_protocol() {
             Some(b"h2") => Protocol::H2,
             _ => Protocol::H1,
         };
         Ok(Accepted {
-            stream,
+            stream: Box::new(stream),
             protocol,
             server_name,
         })
@@ -176,42 +171,12 @@ impl Acceptor {
 /// A connection that requests can be read from.
 #[derive(Debug)]
 pub struct Accepted<IO> {
-    /// The connection.
-    pub stream: Stream<IO>,
+    /// The connection. The handshake is done, or the client has asked for something already.
+    pub stream: Box<TlsStream<IO>>,
     /// What ALPN agreed on.
     pub protocol: Protocol,
     /// The host that the client named (RFC 6066), lowercase; `None` when it named none.
     pub server_name: Option<Box<str>>,
-}
-
-/// A connection, by whether requests on it may come early.
-#[derive(Debug)]
-pub enum Stream<IO> {
-    /// The handshake is done.
-    Whole(Box<TlsStream<IO>>),
-    /// The handshake is done, or the client has asked for something already.
-    Early(Box<EarlyStream<IO>>),
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
-    fn session(&self) -> &ServerConnection {
-        match self {
-            Self::Whole(stream) => stream.get_ref().1,
-            Self::Early(stream) => stream.session(),
-        }
-    }
-
-    fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.session().alpn_protocol()
-    }
-
-    fn is_resumed(&self) -> bool {
-        self.session().handshake_kind() == Some(HandshakeKind::Resumed)
-    }
-
-    fn is_early(&self) -> bool {
-        matches!(self, Self::Early(stream) if stream.is_early())
-    }
 }
 
 /// Whether a client could speak TLS 1.3, which alone has early data.

@@ -183,17 +183,6 @@ impl Meeting {
     }
 }
 
-trait Bytes: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
-
-/// The bytes of a connection, however it came about.
-fn bytes(stream: &mut Stream<DuplexStream>) -> &mut dyn Bytes {
-    match stream {
-        Stream::Whole(stream) => stream,
-        Stream::Early(stream) => stream,
-    }
-}
-
 async fn say(
     from: &mut (impl AsyncWrite + Unpin + ?Sized),
     to: &mut (impl AsyncRead + Unpin + ?Sized),
@@ -281,7 +270,7 @@ async fn both_versions_are_spoken_and_the_key_exchange_is_hybrid() {
         client.get_ref().1.protocol_version(),
         Some(ProtocolVersion::TLSv1_2)
     );
-    say(&mut client, bytes(&mut node.stream), b"ping").await;
+    say(&mut client, &mut node.stream, b"ping").await;
 }
 
 #[tokio::test]
@@ -358,11 +347,8 @@ async fn a_client_comes_back_with_its_ticket_even_after_a_swap() {
                 Some(expected),
                 "{versions:?}, early: {early}"
             );
-            let kept = matches!(node.stream, Stream::Early(_));
-            // This client names suites of TLS 1.3 even when it does not speak it.
-            assert_eq!(kept, early);
             // TLS 1.3 sends tickets after the handshake; a client sees them when it reads.
-            say(bytes(&mut node.stream), &mut client, b"hello").await;
+            say(&mut node.stream, &mut client, b"hello").await;
         }
         lab.serve(&[(certificate(&["a.example"]), false)]);
         let (_, client) = lab.meet(&config, "a.example").await.open();
@@ -371,6 +357,77 @@ async fn a_client_comes_back_with_its_ticket_even_after_a_swap() {
         let meeting = lab.meet(&config, "a.example").await;
         meeting.check_refused(Reason::UnknownName, AlertDescription::UnrecognisedName);
         lab.serve(&[(certificate(&["a.example"]), false)]);
+    }
+}
+
+/// What waits for the client, as it crosses the wire; empty when there is nothing.
+async fn waiting(client: &mut ClientStream<DuplexStream>) -> Vec<u8> {
+    let mut found = vec![0; 64 * 1024];
+    let read = client.get_mut().0.read(&mut found);
+    let count = match tokio::time::timeout(Duration::from_millis(20), read).await {
+        Ok(count) => count.unwrap(),
+        Err(_) => 0,
+    };
+    found.truncate(count);
+    found
+}
+
+#[tokio::test]
+async fn tickets_leave_with_the_first_answer_or_when_there_is_nothing_to_read() {
+    let lab = Lab::new(&[(certificate(&["a.example"]), false)]);
+    let client = || {
+        Client {
+            versions: TLS13,
+            ..lab.client()
+        }
+        .config()
+    };
+    let (mut node, mut client_of_answer) = lab.meet(&client(), "a.example").await.open();
+    assert_eq!(waiting(&mut client_of_answer).await, b"");
+    node.stream.write_all(b"answer").await.unwrap();
+    // The answer's record is its bytes and 22 of TLS: the tickets came before it, in the same piece.
+    let sent = waiting(&mut client_of_answer).await;
+    assert!(
+        sent.len() > 200 && sent[sent.len() - 28..].starts_with(&[23, 3, 3, 0, 23]),
+        "{sent:?}"
+    );
+
+    let (mut node, mut silent_client) = lab.meet(&client(), "a.example").await.open();
+    let mut byte = [0];
+    let read = node.stream.read(&mut byte);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), read)
+            .await
+            .is_err()
+    );
+    assert!(waiting(&mut silent_client).await.len() > 200);
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_hears_no_more_and_one_that_was_answered_since_hears_the_end() {
+    let lab = Lab::new(&[(certificate(&["a.example"]), false)]);
+    for versions in [TLS13, TLS12] {
+        let config = Client {
+            versions,
+            ..lab.client()
+        }
+        .config();
+        for is_answered in [false, true] {
+            let (mut node, mut client) = lab.meet(&config, "a.example").await.open();
+            say(&mut node.stream, &mut client, b"hello").await;
+            client.shutdown().await.unwrap();
+            assert_eq!(node.stream.read(&mut [0]).await.unwrap(), 0);
+            if is_answered {
+                say(&mut node.stream, &mut client, b"late").await;
+            }
+            node.stream.shutdown().await.unwrap();
+            if is_answered {
+                // Without our close_notify this would be an error.
+                assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+            } else {
+                assert_eq!(waiting(&mut client).await, b"", "{versions:?}");
+            }
+        }
     }
 }
 
@@ -398,7 +455,7 @@ async fn a_ticket_of_one_name_opens_nothing_under_another() {
             let (mut node, mut client) = lab.meet(&config, name).await.open();
             let kind = client.get_ref().1.handshake_kind();
             assert_eq!(kind, Some(expected), "{name} {versions:?}, early: {early}");
-            say(bytes(&mut node.stream), &mut client, b"hello").await;
+            say(&mut node.stream, &mut client, b"hello").await;
         }
     }
 }
@@ -449,8 +506,8 @@ async fn a_swap_leaves_open_connections_alone() {
     let (mut node, mut client) = lab.meet(&lab.client().config(), "a.example").await.open();
     let before = shown(&client);
     lab.serve(&[(certificate(&["a.example"]), false)]);
-    say(&mut client, bytes(&mut node.stream), b"still here").await;
-    say(bytes(&mut node.stream), &mut client, b"so am I").await;
+    say(&mut client, &mut node.stream, b"still here").await;
+    say(&mut node.stream, &mut client, b"so am I").await;
     let (_, client) = lab.meet(&lab.client().config(), "a.example").await.open();
     assert_ne!(shown(&client), before);
 }
