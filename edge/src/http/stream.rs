@@ -1,7 +1,10 @@
 //! TLS over a socket, as [`Link`](super::io::Link) wants it: what TLS itself has to say waits for what we say.
 //!
-//! Session tickets leave with the first answer, in one packet, or when there is nothing left to read. A client that has
-//! said that it closes (RFC 8446 section 6.1), and was sent nothing since, is told nothing more: it could only answer with a reset.
+//! Reading sends nothing. Session tickets, and what else comes up while the client is read, leave with what is written or
+//! flushed next: the first answer and the tickets are one packet.
+//!
+//! A client that has said that it closes (RFC 8446 section 6.1), and was sent nothing since, is told nothing more. That is short
+//! of the letter: we owe a close_notify. But a browser that has closed answers it with a reset, and nginx never sent it either.
 //!
 //! First requests may come before the handshake is over (RFC 8446 section 2.3). Answers to them leave at once, before the
 //! client has shown that it is no copy. What such a request may do is decided where it is answered; here it is only told
@@ -48,8 +51,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
             session,
             is_left: false,
         };
-        // What came together with the hello is here already, and the socket will not tell of it again.
-        stream.session.process_new_packets().map_err(invalid)?;
         std::future::poll_fn(|cx| stream.poll_start(cx)).await?;
         Ok(stream)
     }
@@ -75,6 +76,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     }
 
     fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What came together with the hello is here already, and the socket will not tell of it again.
+        self.process(cx)?;
         loop {
             let is_done = !self.session.is_handshaking();
             if is_done && self.session.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
@@ -100,7 +103,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
             let mut socket = Socket { io: &mut self.io, cx };
             match self.session.write_tls(&mut socket) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
+                Ok(_) => self.is_left = false,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -116,15 +119,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
         };
+        self.process(cx)?;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Makes sense of what was received.
+    fn process(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.session.process_new_packets() {
-            Ok(state) => self.is_left |= state.peer_has_closed(),
+            Ok(state) => {
+                self.is_left |= state.peer_has_closed();
+                Ok(())
+            }
             Err(error) => {
                 // The alert, as far as the socket takes it at once.
                 let _ = self.poll_send(cx);
-                return Poll::Ready(Err(invalid(error)));
+                Err(invalid(error))
             }
         }
-        Poll::Ready(Ok(count))
     }
 
     /// What is there already: what came early first. `None` when there is nothing.
@@ -160,12 +171,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
             if let Some(read) = self.read_at_hand(buf) {
                 return Poll::Ready(read);
             }
-            if self.poll_receive(cx)?.is_pending() {
-                // Nothing comes, so nothing will be said for now with which the rest of the handshake, tickets, and answers to
-                // updates of keys could go.
-                let _ = self.poll_send(cx)?;
-                return Poll::Pending;
-            }
+            ready!(self.poll_receive(cx))?;
         }
     }
 }
@@ -187,7 +193,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
             let written = self.session.writer().write_vectored(bufs)?;
             let sent = self.poll_send(cx)?;
             if written > 0 {
-                self.is_left = false;
                 return Poll::Ready(Ok(written));
             }
             // The buffer was full; now there is room, or the socket will say when.
@@ -205,7 +210,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_left {
+        if self.is_left && !self.session.wants_write() {
             return Poll::Ready(Ok(()));
         }
         // Said once, however often it is asked for.
