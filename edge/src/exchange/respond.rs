@@ -254,7 +254,7 @@ impl Exchange {
             .then(|| place.key(request).ok())
             .flatten();
         let mut said = status.write(&place.routes.name, key.as_ref());
-        said.set_sensitive(IS_SENT_ONCE);
+        is_sent_once(&mut said);
         match fields.get_mut(&CACHE_STATUS) {
             Some(room) if room.is_empty() => *room = said,
             _ => {
@@ -401,14 +401,16 @@ fn dress(fields: &mut HeaderMap, place: Place<'_>, secure: bool, head: &Head, st
     }
     for name in [DATE, LAST_MODIFIED] {
         if let Some(value) = fields.get_mut(name) {
-            value.set_sensitive(IS_SENT_ONCE);
+            is_sent_once(value);
         }
     }
 }
 
-/// For values that hardly two answers of a connection share: they stay out of HPACK's table (RFC 7541, 7.1.3 says how). In it
-/// they would push out those that come again, and h2 goes through all that it holds of a field for each answer.
-const IS_SENT_ONCE: bool = true;
+/// Keeps a value that hardly two answers of a connection share out of HPACK's table (RFC 7541, 7.1.3 says how). In it it would
+/// push out those that come again, and h2 goes through all that it holds of a field for each answer.
+fn is_sent_once(value: &mut HeaderValue) {
+    value.set_sensitive(true);
+}
 
 /// Stands where each answer writes its own value.
 const ROOM: HeaderValue = HeaderValue::from_static("");
