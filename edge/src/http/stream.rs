@@ -3,9 +3,6 @@
 //! Reading sends nothing. Session tickets, and what else comes up while the client is read, leave with what is written or
 //! flushed next: the first answer and the tickets are one packet.
 //!
-//! A client that has said that it closes (RFC 8446 section 6.1), and was sent nothing since, is told nothing more. That is short
-//! of the letter: we owe a close_notify. But a browser that has closed answers it with a reset, and nginx never sent it either.
-//!
 //! First requests may come before the handshake is over (RFC 8446 section 2.3). Answers to them leave at once, before the
 //! client has shown that it is no copy. What such a request may do is decided where it is answered; here it is only told
 //! apart from those that come later.
@@ -24,8 +21,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 pub struct TlsStream<IO> {
     io: IO,
     session: ServerConnection,
-    /// The client has said that it closes, and was sent nothing since.
-    is_left: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
@@ -46,11 +41,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
                 return Err(invalid(error));
             }
         };
-        let mut stream = Self {
-            io,
-            session,
-            is_left: false,
-        };
+        let mut stream = Self { io, session };
         std::future::poll_fn(|cx| stream.poll_start(cx)).await?;
         Ok(stream)
     }
@@ -103,7 +94,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
             let mut socket = Socket { io: &mut self.io, cx };
             match self.session.write_tls(&mut socket) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => self.is_left = false,
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -125,17 +116,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
 
     /// Makes sense of what was received.
     fn process(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.session.process_new_packets() {
-            Ok(state) => {
-                self.is_left |= state.peer_has_closed();
-                Ok(())
-            }
-            Err(error) => {
-                // The alert, as far as the socket takes it at once.
-                let _ = self.poll_send(cx);
-                Err(invalid(error))
-            }
+        if let Err(error) = self.session.process_new_packets() {
+            // The alert, as far as the socket takes it at once.
+            let _ = self.poll_send(cx);
+            return Err(invalid(error));
         }
+        Ok(())
     }
 
     /// What is there already: what came early first. `None` when there is nothing.
@@ -210,9 +196,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_left && !self.session.wants_write() {
-            return Poll::Ready(Ok(()));
-        }
         // Said once, however often it is asked for.
         self.session.send_close_notify();
         ready!(self.poll_send(cx))?;
