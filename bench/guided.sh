@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Builds target/dist/edge guided by its own counts: a first build counts which ways it goes while bench's workloads run over it,
-# a second one is laid out by these counts. Needs npm for the widgets and, cold, about half an hour of two cores; it adds Rust's
-# component llvm-tools where that is missing.
+# a second one is laid out by these counts. Needs npm for the widgets and, cold, up to three quarters of an hour of two cores; it
+# adds Rust's component llvm-tools where that is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-target=${CARGO_TARGET_DIR:-$PWD/target}
+# Absolute, for the counting program writes from wherever it runs.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 guided=$target/guided
 host=$(rustc -vV | sed -n 's/^host: //p')
 merge=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata

@@ -254,7 +254,7 @@ impl Exchange {
             .then(|| place.key(request).ok())
             .flatten();
         let mut said = status.write(&place.routes.name, key.as_ref());
-        is_sent_once(&mut said);
+        keep_unindexed(&mut said);
         match fields.get_mut(&CACHE_STATUS) {
             Some(room) if room.is_empty() => *room = said,
             _ => {
@@ -401,14 +401,14 @@ fn dress(fields: &mut HeaderMap, place: Place<'_>, secure: bool, head: &Head, st
     }
     for name in [DATE, LAST_MODIFIED] {
         if let Some(value) = fields.get_mut(name) {
-            is_sent_once(value);
+            keep_unindexed(value);
         }
     }
 }
 
 /// Keeps a value that hardly two answers of a connection share out of HPACK's table (RFC 7541, 7.1.3 says how). In it it would
 /// push out those that come again, and h2 goes through all that it holds of a field for each answer.
-fn is_sent_once(value: &mut HeaderValue) {
+fn keep_unindexed(value: &mut HeaderValue) {
     value.set_sensitive(true);
 }
 

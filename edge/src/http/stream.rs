@@ -1,7 +1,7 @@
 //! TLS over a socket, as [`Link`](super::io::Link) wants it: what TLS itself has to say waits for what we say.
 //!
 //! Reading sends nothing. Session tickets, and what else comes up while the client is read, leave with what is written or
-//! flushed next: the first answer and the tickets are one packet.
+//! flushed next. Where the first answer is a hit, it and the tickets are one packet.
 //!
 //! First requests may come before the handshake is over (RFC 8446 section 2.3). Answers to them leave at once, before the
 //! client has shown that it is no copy. What such a request may do is decided where it is answered; here it is only told
