@@ -276,7 +276,7 @@ impl Exchange {
         };
         // What is not kept is not held up to learn its length.
         let is_kept = length.is_some()
-            || intake::judge(&order, status, headers.clone(), None, from.clone())
+            || intake::judge(&order, status, &headers, None, from.clone())
                 .verdict
                 .is_ok();
         let (mut body, length) = match Incoming::open(body, length, is_kept, &self.cache.budget).await {
@@ -284,7 +284,7 @@ impl Exchange {
             Err(error) => return self.hold_failure(leader, error).await,
         };
         let length = length.map(|length| length.saturating_add(around.len()));
-        let judged = intake::judge(&order, status, headers, length, from);
+        let judged = intake::judge(&order, status, &headers, length, from);
         let head = Arc::new(judged.head);
         let allowance = judged.verdict.and_then(|()| self.allowance(length));
         let is_large = judged.verdict.is_ok() && allowance.is_err() && around.len() == 0;

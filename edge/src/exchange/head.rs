@@ -36,7 +36,7 @@ impl Exchange {
         if let Some(stored) = &order.stored {
             self.update(order, stored, (status, &headers, length), from.clone());
         }
-        let Judged { head, .. } = intake::judge(order, status, headers, length, from);
+        let Judged { head, .. } = intake::judge(order, status, &headers, length, from);
         leader.own(Arc::new(Arriving::bodiless(head, length, NotStored::Method)));
     }
 

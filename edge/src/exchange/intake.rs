@@ -19,7 +19,7 @@ use crate::cache::policy::storability::{self, NotStored, RequestFacts};
 use crate::cache::policy::{validation, vary};
 use crate::cache::store::{Content, Dressed, Form, Head, StoredResponse};
 use crate::cache::tag;
-use crate::fields::lists;
+use crate::fields::{lists, packed};
 use crate::representation::coding::{self, Coding};
 use crate::representation::validator::{self, Validators};
 
@@ -72,10 +72,11 @@ pub struct Provenance {
 pub fn judge(
     order: &Order,
     status: StatusCode,
-    headers: HeaderMap,
+    headers: &HeaderMap,
     length: Option<u64>,
     from: Provenance,
 ) -> Judged {
+    let headers = packed(headers);
     let settings = order.site.settings();
     let rule = order.site.rule(order.key.path());
     let lifetimes = &rule.lifetimes;
@@ -171,7 +172,7 @@ pub fn freshened(
 ) -> (StoredResponse, Result<(), NotStored>) {
     let headers = validation::freshen(&stored.head.origin_fields, news);
     let length = stored.own_form().map(|form| form.body.len());
-    let Judged { head, verdict } = judge(order, stored.head.status, headers, length, from);
+    let Judged { head, verdict } = judge(order, stored.head.status, &headers, length, from);
     let head = Arc::new(head);
     let form = |old: &Arc<Form>| {
         let mut form = form(&head, old.coding, old.suffix, old.body.clone());

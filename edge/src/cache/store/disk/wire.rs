@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::fields::packed;
+
 /// Bytes being written.
 #[derive(Debug, Default)]
 pub(super) struct Out(pub(super) Vec<u8>);
@@ -144,7 +146,7 @@ impl<'a> In<'a> {
             let value = HeaderValue::from_bytes(self.bytes()?).ok()?;
             fields.try_append(name, value).ok()?;
         }
-        Some(fields)
+        Some(packed(&fields))
     }
 
     /// Whether everything was read.
